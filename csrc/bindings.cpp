@@ -1,0 +1,19 @@
+// The module: one bind_*.cpp per subject declares its functions and checks what comes in.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void bind_grq(py::module_& m);
+void bind_mano(py::module_& m);
+void bind_rotations(py::module_& m);
+void bind_raster(py::module_& m);
+void bind_retarget(py::module_& m);
+
+PYBIND11_MODULE(_kernels, m) {
+    m.doc() = "C++ kernels of beingh0_edge: motion tokenizer, hand kinematics, rotations, rasteriser, retargeting.";
+    bind_grq(m);
+    bind_mano(m);
+    bind_rotations(m);
+    bind_raster(m);
+    bind_retarget(m);
+}
