@@ -1,0 +1,459 @@
+"""`Bridge`: a hand that follows trajectories within its limits, and stops before anything else when something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
+from beingh0_edge.firmware_bridge import _bridge
+from beingh0_edge.firmware_bridge.hands import HandSpec, check_side, hand_spec
+from beingh0_edge.firmware_bridge.ports import explain_open_failure
+from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
+from beingh0_edge.types import HandTrajectory, Side
+
+_log = logging.getLogger(__name__)
+
+Array = npt.NDArray[np.float64]
+
+_RECENT_CYCLES = 50
+_WHOLE_LOG = 1 << 20
+_LOWEST_RATE_HZ = 10.0
+
+
+@dataclass(frozen=True)
+class Safety:
+    """When the bridge stops by itself. Every value has bounds; a value outside them is refused (ValueError).
+
+    hold_after_s        no newer trajectory for this long after the last one ended: state hold, pose kept
+    freeze_after_s      still none: the measured pose becomes the target, and moving again needs arm()
+    feedback_stale_s    no valid pose from the hand for this long: freeze
+    consecutive_errors  failed transactions in a row: fault
+    error_rate          share of transactions failed within the last second: fault
+    resume_within_rad   a trajectory ends a hold without arm() only if it starts this close to the held pose
+    max_temperature_c   of any joint: fault (besides the hand's own limit)
+    max_current_a       of any joint: fault (besides the hand's own limit)
+    ignored_error_bits  error bits of the hand that are reported but are no fault
+    blend_s             least time from the commanded state into a new trajectory
+    """
+
+    hold_after_s: float = 0.15
+    freeze_after_s: float = 2.0
+    feedback_stale_s: float = 0.1
+    consecutive_errors: int = 5
+    error_rate: float = 0.2
+    resume_within_rad: float = 0.5
+    max_temperature_c: float = 70.0
+    max_current_a: float = 2.0
+    ignored_error_bits: int = 0
+    blend_s: float = 0.1
+
+    _BOUNDS = {  # noqa: RUF012  (a constant of the class, not a field)
+        "hold_after_s": (0.02, 1.0),
+        "freeze_after_s": (0.02, 30.0),
+        "feedback_stale_s": (0.02, 0.5),
+        "consecutive_errors": (1, 20),
+        "error_rate": (0.01, 0.5),
+        "resume_within_rad": (0.0, 1.0),
+        "max_temperature_c": (30.0, 90.0),
+        "max_current_a": (0.05, 3.0),
+        "ignored_error_bits": (0, 0xFFFFFFFF),
+        "blend_s": (0.02, 2.0),
+    }
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            low, high = self._BOUNDS[field.name]
+            value = getattr(self, field.name)
+            if not low <= value <= high:
+                raise ValueError(f"Safety.{field.name}: expected {low:g} to {high:g}, got {value!r}")
+        if self.freeze_after_s < self.hold_after_s:
+            raise ValueError("Safety.freeze_after_s: expected at least hold_after_s "
+                             f"({self.hold_after_s:g} s), got {self.freeze_after_s:g} s")
+
+    def _native(self) -> _bridge.Safety:
+        native = _bridge.Safety()
+        for field in fields(self):
+            if field.name != "ignored_error_bits":
+                setattr(native, field.name, getattr(self, field.name))
+        native.fault_mask = 0xFFFFFFFF & ~self.ignored_error_bits
+        return native
+
+
+@dataclass(frozen=True, eq=False)
+class HandState:
+    """One look at the hand and the bridge. Joint arrays are in the order of `joint_names`.
+
+    t_s             time of the cycle on the monotonic clock
+    state           disconnected, connected, idle, active, hold, fault or estop
+    reason          why it is in hold, fault, estop or disconnected, else "none"
+    q_rad           float64[J], measured; q_age_s says how old
+    q_cmd_rad       float64[J], commanded after all limits
+    force_g         float64[J], gram-force as the hand reports it, at the fingertip, with the sensor's own bias
+    error_bits      uint32[J], the hand's own; HandSpec.error_bits names them
+    status          uint8[J], the vendor's motion status
+    counts          what happened on the wire, by kind
+    late_*_ms       how late cycles began since the bridge was opened
+    realtime        the loop runs under SCHED_FIFO; memory_locked, low_latency likewise say what was granted
+    """
+
+    t_s: float
+    cycle: int
+    missed_deadlines: int
+    state: str
+    reason: str
+    settled: bool
+    joint_names: tuple[str, ...]
+    q_rad: Array
+    q_age_s: float
+    q_cmd_rad: Array
+    force_g: Array
+    current_a: Array
+    temperature_c: Array
+    error_bits: npt.NDArray[np.uint32]
+    status: npt.NDArray[np.uint8]
+    counts: Mapping[str, int]
+    late_p50_ms: float
+    late_p99_ms: float
+    late_max_ms: float
+    realtime: bool
+    memory_locked: bool
+    low_latency: bool
+
+
+@dataclass(frozen=True, eq=False)
+class HandLog:
+    """The cycles the bridge remembers (the last 8192), oldest first.
+
+    t_s float64[N] monotonic; late_ms float64[N]; q_rad, q_cmd_rad, force_g float64[N, J]; state, reason, read and
+    written: N words each (read and written are the outcomes of the cycle's transactions).
+    """
+
+    joint_names: tuple[str, ...]
+    t_s: Array
+    late_ms: Array
+    q_rad: Array
+    q_cmd_rad: Array
+    force_g: Array
+    state: tuple[str, ...]
+    reason: tuple[str, ...]
+    read: tuple[str, ...]
+    written: tuple[str, ...]
+
+
+class Bridge:
+    """A connected hand. Opening it moves nothing; only `arm` allows motion, only `follow` causes it.
+
+        with Bridge.open("inspire_rh56", port="/dev/ttyUSB0", side="right") as hand:
+            hand.arm()
+            hand.follow(trajectory, blocking=True)
+
+    Leaving the block stops the hand and closes the port. All methods may be called from any thread.
+    """
+
+    def __init__(self, spec: HandSpec, side: Side, port: str, loop: _bridge.Loop, limits: _bridge.Limits,
+                 simulator: RunningSimulator | None) -> None:
+        self.spec = spec
+        self.side = side
+        self.port = port
+        self._loop = loop
+        self._limits = limits
+        self._simulator = simulator
+        # Also when the user forgets the with block: stop and close when this object or the interpreter goes.
+        self._finalizer = weakref.finalize(self, _close, loop, simulator)
+
+    @classmethod
+    def open(cls, name: str, port: str, *, side: str = "right", rate_hz: float | None = None,
+             device_id: int | None = None, baud: int | None = None, speed: int = 1000, force_g: int = 500,
+             safety: Safety | None = None, family: str | None = None, reply_timeout_s: float = 0.030,
+             realtime_priority: int = 70) -> Bridge:
+        """Connects to a hand, checks that it is the hand, sets speed and force limits, starts the loop.
+
+        name               a hand of `HANDS`
+        port               a serial port, or `sim:inspire_rh56[?options]` for a simulated hand
+        rate_hz            cycles per second; the hand's default if None
+        speed, force_g     the hand's own limits, written once and read back (SPEED_SET, FORCE_SET)
+        family             "A" vouches for register map A when the hand cannot be recognised by reading
+        realtime_priority  SCHED_FIFO priority of the loop, 0 for none
+
+        Raises: ValueError, TransportError (port missing, taken, lost), TransportTimeout (no answer), HandError
+                (another kind of hand).
+        """
+        spec = hand_spec(name)
+        which = check_side(side)
+        rate = spec.rate_hz if rate_hz is None else rate_hz
+        if not _LOWEST_RATE_HZ <= rate <= spec.highest_rate_hz:
+            raise ValueError(f"rate_hz: expected {_LOWEST_RATE_HZ:g} to {spec.highest_rate_hz:g} for {name}, "
+                             f"got {rate!r}")
+        address = spec.device_id if device_id is None else device_id
+        if not 1 <= address <= 254:
+            raise ValueError(f"device_id: expected 1 to 254, got {address!r}")
+        speed_baud = spec.baud if baud is None else baud
+        if not 1200 <= speed_baud <= 4_000_000:
+            raise ValueError(f"baud: expected 1200 to 4000000, got {speed_baud!r}")
+        for label, value in (("speed", speed), ("force_g", force_g)):
+            if not 1 <= value <= 1000:
+                raise ValueError(f"{label}: expected 1 to 1000, got {value!r}")
+        if family not in (None, "A"):
+            raise ValueError(f"family: expected 'A' or None, got {family!r}")
+        if not 0.001 <= reply_timeout_s <= 0.5:
+            raise ValueError(f"reply_timeout_s: expected 0.001 to 0.5, got {reply_timeout_s!r}")
+        if not 0 <= realtime_priority <= 99:
+            raise ValueError(f"realtime_priority: expected 0 to 99, got {realtime_priority!r}")
+        if not isinstance(port, str) or not port:
+            raise ValueError(f"port: expected the name of a port, got {port!r}")
+
+        limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2)
+        simulator = start_simulator(port) if is_simulated(port) else None
+        try:
+            loop = _bridge.open_inspire_rs485(
+                port=port if simulator is None else simulator.port, baud=speed_baud, device_id=address,
+                rate_hz=rate, reply_timeout_s=reply_timeout_s, speed=speed, force_g=force_g,
+                trust_family=family == "A", limits=limits, safety=(safety or Safety())._native(),
+                realtime_priority=realtime_priority,
+            )
+        except BaseException as error:
+            if simulator is not None:
+                simulator.close()
+            if isinstance(error, _bridge.NoReply):
+                raise TransportTimeout(str(error), name) from None
+            if isinstance(error, _bridge.WrongHand):
+                raise HandError(str(error), name) from None
+            if isinstance(error, OSError):
+                raise TransportError(explain_open_failure(port, error), name) from None
+            raise
+        hand = cls(spec, which, port, loop, limits, simulator)
+        snapshot = loop.snapshot()
+        if realtime_priority and not snapshot["realtime"]:
+            _log.warning("%s on %s: no real-time priority (allow it with 'rtprio 99' in limits.conf); the loop runs "
+                         "without and cycles may be late under load", name, port)
+        _log.info("%s on %s: connected, %g Hz", name, port, rate)
+        hand._wait_until_talking()
+        return hand
+
+    # -- commands
+
+    def arm(self) -> None:
+        """Allows motion. Needs a fresh pose and no error of the hand; moves nothing by itself.
+
+        Raises HandError (HandFault, TransportError) saying what is in the way.
+        """
+        self._check(self._loop.arm(), "arm")
+
+    def follow(self, trajectory: HandTrajectory, *, blocking: bool = False, elapsed_s: float = 0.0) -> None:
+        """Follows a trajectory from now on, blended in from the commanded pose; replaces the one before.
+
+        trajectory  every joint of the hand by name, in any order; values within the joints' ranges
+        elapsed_s   how much of the trajectory already lies in the past, for example the time it took to compute
+        blocking    return when it has been played and the command stands still
+
+        A trajectory that is not fit to be followed stops the hand first and raises second.
+        Raises: ValueError, TypeError (joints, shapes), LimitError (values, times), HandError (state of the hand).
+        """
+        try:
+            t_s, q_rad = self._ordered(trajectory)
+            if not np.isfinite(elapsed_s) or elapsed_s < 0.0:
+                raise ValueError(f"elapsed_s: expected a number from 0 on, got {elapsed_s!r}")
+            if t_s.size and elapsed_s > 0.0 and elapsed_s >= t_s[-1]:
+                raise LimitError(f"stale trajectory: it ends {t_s[-1]:.3f} s after its start, "
+                                 f"{elapsed_s:.3f} s have passed", self.spec.name)
+            try:
+                prepared = _bridge.prepare(t_s, q_rad, self._limits)
+            except ValueError as error:
+                raise LimitError(f"{self.spec.name}: {error}", self.spec.name) from None
+        except (ValueError, TypeError, LimitError) as error:
+            self._loop.stop(refused=True)
+            if isinstance(error, LimitError):
+                error.recent = self.recent()
+            raise
+        self._check(self._loop.follow(prepared, float(elapsed_s)), "follow")
+        if blocking:
+            self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Returns when the followed trajectory has been played and the command stands still.
+
+        Raises: HandError (HandFault, TransportError) if the hand stopped on the way; TimeoutError.
+        """
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            snapshot = self._loop.snapshot()
+            state, reason = snapshot["state"], snapshot["reason"]
+            if state in ("fault", "estop", "disconnected", "connected", "idle") or (
+                state == "hold" and reason not in ("command_stale", "command_frozen")
+            ):
+                raise self._state_error(snapshot, "wait")
+            if snapshot["settled"]:
+                return
+            if give_up is not None and time.monotonic() > give_up:
+                raise TimeoutError(f"{self.spec.name}: still moving after {timeout_s} s")
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Stops: the measured pose becomes the target, state hold. Moving again needs `arm`."""
+        self._check(self._loop.stop(), "stop")
+
+    def estop(self) -> None:
+        """Stops in the next cycle and latches: nothing moves until `reset` and `arm`. Never raises."""
+        self._loop.estop()
+        give_up = time.monotonic() + 0.5
+        while self._loop.running and self._loop.snapshot()["state"] != "estop" and time.monotonic() < give_up:
+            time.sleep(0.001)
+
+    def reset(self) -> None:
+        """Leaves fault or estop, clears the hand's errors where it allows that; waits until it reports again.
+
+        Raises HandFault if the hand still reports an error.
+        """
+        self._check(self._loop.reset(), "reset")
+        self._wait_until_talking()
+        snapshot = self._loop.snapshot()
+        if snapshot["state"] == "fault":
+            raise self._state_error(snapshot, "reset")
+
+    def close(self) -> None:
+        """Stops the hand, ends the loop, closes the port. May be called twice."""
+        self._finalizer()
+
+    # -- looking
+
+    @property
+    def state(self) -> HandState:
+        """The newest snapshot; never waits for the hand."""
+        s = self._loop.snapshot()
+        return HandState(
+            t_s=s["t_s"], cycle=s["cycle"], missed_deadlines=s["missed_deadlines"], state=s["state"],
+            reason=s["reason"], settled=s["settled"], joint_names=self.spec.joint_names, q_rad=s["q_rad"],
+            q_age_s=_bridge.monotonic_s() - s["measured_t_s"], q_cmd_rad=s["q_cmd_rad"], force_g=s["force_g"],
+            current_a=s["current_a"], temperature_c=s["temperature_c"], error_bits=s["error_bits"],
+            status=s["status"], counts=s["counts"], late_p50_ms=s["lateness_p50_ms"],
+            late_p99_ms=s["lateness_p99_ms"], late_max_ms=s["lateness_max_ms"], realtime=s["realtime"],
+            memory_locked=s["memory_locked"], low_latency=s["low_latency"],
+        )
+
+    @property
+    def log(self) -> HandLog:
+        """The remembered cycles as arrays, for plots and post-mortems."""
+        r = self._loop.recent(_WHOLE_LOG)
+        return HandLog(
+            joint_names=self.spec.joint_names, t_s=r["t_s"], late_ms=r["late_ms"], q_rad=r["q_rad"],
+            q_cmd_rad=r["q_cmd_rad"], force_g=r["force_g"], state=tuple(r["state"]), reason=tuple(r["reason"]),
+            read=tuple(r["read"]), written=tuple(r["written"]),
+        )
+
+    def recent(self, cycles: int = _RECENT_CYCLES) -> list[dict[str, Any]]:
+        """The last cycles as dictionaries, oldest first; every HandError carries them."""
+        r = self._loop.recent(cycles)
+        return [
+            {"t_s": float(r["t_s"][i]), "late_ms": float(r["late_ms"][i]), "state": r["state"][i],
+             "reason": r["reason"][i], "read": r["read"][i], "written": r["written"][i],
+             "q_rad": r["q_rad"][i].tolist(), "q_cmd_rad": r["q_cmd_rad"][i].tolist()}
+            for i in range(len(r["state"]))
+        ]
+
+    def __enter__(self) -> Bridge:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Bridge {self.spec.name} {self.side} on {self.port}: {self._loop.snapshot()['state']}>"
+
+    # -- inside
+
+    def _ordered(self, trajectory: HandTrajectory) -> tuple[Array, Array]:
+        """Times and angles as float64, columns in the order of the wire."""
+        if not isinstance(trajectory, HandTrajectory):
+            raise TypeError(f"trajectory: expected a HandTrajectory, got {type(trajectory).__name__}")
+        names = tuple(trajectory.joint_names)
+        wanted = self.spec.joint_names
+        if sorted(names) != sorted(wanted):
+            raise ValueError(f"joint_names: expected {', '.join(wanted)} in any order, got {', '.join(names)}")
+        t_s = np.ascontiguousarray(_numbers("t_s", trajectory.t_s))
+        q_rad = _numbers("q_rad", trajectory.q_rad)
+        if t_s.ndim != 1 or q_rad.shape != (t_s.size, len(wanted)):
+            raise ValueError(f"trajectory: expected t_s float64[T] and q_rad float64[T, {len(wanted)}], "
+                             f"got {list(t_s.shape)} and {list(q_rad.shape)}")
+        return t_s, np.ascontiguousarray(q_rad[:, [names.index(name) for name in wanted]])
+
+    def _check(self, answer: tuple[bool, str], what: str) -> None:
+        answered, verdict = answer
+        if answered and verdict == "accepted":
+            return
+        if not self._loop.running:
+            raise TransportError(f"{self.spec.name}: the bridge on {self.port} is closed", self.spec.name)
+        if not answered:
+            raise TransportTimeout(f"{self.spec.name}: the bridge did not answer {what} in time", self.spec.name,
+                                   self.recent())
+        raise self._state_error(self._loop.snapshot(), what, verdict)
+
+    def _state_error(self, snapshot: dict[str, Any], what: str, verdict: str = "") -> HandError:
+        name, recent = self.spec.name, self.recent()
+        state, reason = snapshot["state"], snapshot["reason"]
+        if state == "disconnected" or verdict == "not_connected":
+            return TransportError(f"{name}: {what}: the port {self.port} was lost; the bridge reopens it when it is "
+                                  "back, then arm() again", name, recent)
+        if verdict == "nothing_to_reset":
+            return HandError(f"{name}: reset: nothing to reset, the state is {state}", name, recent)
+        if verdict == "no_fresh_feedback" or reason == "feedback_stale":
+            return TransportTimeout(f"{name}: {what}: the hand has not reported its pose for "
+                                    f"{_bridge.monotonic_s() - snapshot['measured_t_s']:.2f} s", name, recent)
+        if reason in ("transaction_errors", "error_rate"):
+            return TransportTimeout(f"{name}: {what}: fault, too many failed transactions "
+                                    f"({_nonzero(snapshot['counts'])}); reset() and arm()", name, recent)
+        if verdict == "hand_reports_error" or (state == "fault" and reason != "conversion_range"):
+            bits = snapshot["error_bits"]
+            code = int(np.bitwise_or.reduce(bits)) if reason == "hand_error" else 0
+            return HandFault(f"{name}: {what}: fault, {self._describe_fault(snapshot)}; reset() and arm()", name,
+                             recent, code)
+        if state == "estop":
+            return HandError(f"{name}: {what}: e-stop is latched; reset() and arm()", name, recent)
+        if verdict == "needs_rearm":
+            return HandError(f"{name}: {what}: the hand holds ({reason}) and the pause or the way to the new "
+                             "trajectory is too long to go on by itself; arm() first", name, recent)
+        if verdict == "not_armed":
+            return HandError(f"{name}: {what}: the hand is {state}; arm() first", name, recent)
+        return HandError(f"{name}: {what}: the hand is in {state} ({reason})", name, recent)
+
+    def _describe_fault(self, snapshot: dict[str, Any]) -> str:
+        if snapshot["reason"] != "hand_error":
+            return str(snapshot["reason"]).replace("_", " ")
+        found = []
+        for joint, bits in zip(self.spec.joint_names, snapshot["error_bits"], strict=True):
+            words = [text for bit, text in self.spec.error_bits.items() if int(bits) >> bit & 1]
+            if words:
+                found.append(f"{joint}: {', '.join(words)}")
+        return "; ".join(found) or "the hand reports an error"
+
+    def _wait_until_talking(self) -> None:
+        """Until the hand has reported its pose and its errors once, or will not."""
+        give_up = time.monotonic() + 2.0
+        while self._loop.snapshot()["state"] == "connected" and time.monotonic() < give_up:
+            time.sleep(0.002)
+
+
+def _close(loop: _bridge.Loop, simulator: RunningSimulator | None) -> None:
+    loop.close()
+    if simulator is not None:
+        simulator.close()
+
+
+def _numbers(name: str, values: object) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected numbers, got an array of {array.dtype}")
+    return array.astype(np.float64)
+
+
+def _nonzero(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)

@@ -1,0 +1,104 @@
+"""The wire protocols as pure functions: arguments in, bytes out; bytes in, reply out. No port, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from beingh0_edge.errors import PacketError
+from beingh0_edge.firmware_bridge import _bridge
+
+
+@dataclass(frozen=True)
+class RegisterReply:
+    """A sound reply of a register protocol."""
+
+    device_id: int
+    kind: str  # "read" or "write"
+    address: int
+    data: bytes
+
+    @property
+    def values(self) -> npt.NDArray[np.int16]:
+        """int16[n]: the data as little-endian words. Raises ValueError if they are not whole words."""
+        if len(self.data) % 2:
+            raise ValueError(f"{len(self.data)} bytes are not whole 16-bit words")
+        return np.frombuffer(self.data, dtype="<i2").astype(np.int16)
+
+
+class InspireRs485Codec:
+    """Inspire's private RS-485 frame on register map A: `EB 90 id len cmd address payload sum`.
+
+    Addresses are byte addresses, counts are bytes, 16-bit data are little endian.
+    """
+
+    # Registers of one byte; all others are 16-bit words.
+    BYTE_REGISTERS = frozenset({1000, 1002, 1004, 1005, 1006, 1008, 1009, 1700, 1701, 1702, 1703})
+
+    def read(self, address: int, count: int, device_id: int = 1) -> bytes:
+        """The request for `count` bytes from `address` on. Raises ValueError."""
+        if not 1 <= count <= 252:
+            raise ValueError(f"count: expected 1 to 252 bytes, got {count}")
+        return _bridge.inspire_rs485_read(_device_id(device_id, 254), _address(address), count)
+
+    def write(self, address: int, values: bytes | Sequence[int], device_id: int = 1) -> bytes:
+        """The request that writes bytes as they are, or integers: one byte for a byte register, else int16.
+
+        Raises ValueError for an integer that does not fit.
+        """
+        address = _address(address)
+        if isinstance(values, (bytes, bytearray, memoryview)):
+            payload = bytes(values)
+        elif address in self.BYTE_REGISTERS:
+            payload = _pack(values, "<u1")
+        else:
+            payload = _pack(values, "<i2")
+        if not 1 <= len(payload) <= 252:
+            raise ValueError(f"values: expected 1 to 252 bytes, got {len(payload)}")
+        return _bridge.inspire_rs485_write(_device_id(device_id, 254), address, payload)
+
+    def parse(self, frame: bytes) -> RegisterReply:
+        """One whole reply. Raises PacketError saying what is damaged."""
+        try:
+            device_id, command, address, data = _bridge.inspire_rs485_parse(bytes(frame))
+        except ValueError as error:
+            raise PacketError(f"inspire_rh56: {error}", "inspire_rh56") from None
+        return RegisterReply(device_id, "read" if command == 0x11 else "write", address, data)
+
+
+def _device_id(value: int, highest: int) -> int:
+    if not 1 <= value <= highest:
+        raise ValueError(f"device_id: expected 1 to {highest}, got {value}")
+    return value
+
+
+def _address(value: int) -> int:
+    if not 0 <= value <= 0xFFFF:
+        raise ValueError(f"address: expected 0 to 65535, got {value}")
+    return value
+
+
+def _pack(values: Sequence[int], dtype: str) -> bytes:
+    wide = np.asarray(values)
+    if wide.ndim != 1 or wide.dtype.kind not in "iu":
+        raise ValueError(f"values: expected a flat sequence of integers, got {values!r}")
+    info = np.iinfo(dtype)
+    if wide.size and (wide.min() < info.min or wide.max() > info.max):
+        raise ValueError(f"values: expected {info.min} to {info.max}, got {wide.min()} to {wide.max()}")
+    return wide.astype(dtype).tobytes()
+
+
+Codec = InspireRs485Codec
+
+CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({"inspire_rh56": InspireRs485Codec})
+
+
+def codec(name: str) -> Codec:
+    """The codec of a hand's wire protocol. Raises ValueError naming the known ones."""
+    if name not in CODECS:
+        raise ValueError(f"unknown codec {name!r}; known: {', '.join(sorted(CODECS))}")
+    return CODECS[name]()

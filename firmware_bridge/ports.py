@@ -1,0 +1,38 @@
+"""Which ports this machine has, and what a failed open means."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+
+# Names that survive replugging come first.
+_PATTERNS = (
+    "/dev/serial/by-id/*",
+    "/dev/ttyUSB*",
+    "/dev/ttyACM*",
+    "/dev/ttyTHS*",
+    "/dev/ttyAMA*",
+)
+
+
+def available_ports() -> list[str]:
+    """Serial ports on this machine, those with stable names first."""
+    return [path for pattern in _PATTERNS for path in sorted(glob.glob(pattern))]
+
+
+def explain_open_failure(port: str, error: OSError) -> str:
+    """One line for a person: what is wrong with `port` and what is possible instead."""
+    ports = available_ports()
+    possible = f"available: {', '.join(ports)}" if ports else "no serial port is available on this machine"
+    possible += "; a simulated hand: sim:inspire_rh56"
+    if error.errno == errno.ENOENT:
+        return f"port {port} does not exist; {possible}"
+    if error.errno == errno.EBUSY:
+        return f"port {port} is in use by another process; {possible}"
+    if error.errno == errno.EACCES:
+        user = os.environ.get("USER", "your user")
+        return f"no permission for port {port}: add {user} to the group that owns it (often 'dialout')"
+    if error.errno in (errno.ENOTTY, errno.EISDIR):
+        return f"{port} is not a serial port; {possible}"
+    return f"port {port} cannot be opened: {os.strerror(error.errno or 0)}; {possible}"

@@ -1,0 +1,107 @@
+"""Names, options and processes of the simulated hands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from urllib.parse import parse_qsl
+
+from beingh0_edge.errors import TransportError
+from beingh0_edge.firmware_bridge.simulators.faults import Faults
+from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
+
+_PREFIX = "sim:"
+
+
+@dataclass(frozen=True)
+class SimulatorSpec:
+    """What stands after `sim:`. Options that belong to the hand itself are in `options`."""
+
+    name: str
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+    baud: int = 115200
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+SIMULATORS: Mapping[str, Callable[[SimulatorSpec], InspireRh56]] = MappingProxyType(
+    {"inspire_rh56": lambda spec: InspireRh56(spec.options)}
+)
+
+
+def is_simulated(port: str) -> bool:
+    return port.startswith(_PREFIX)
+
+
+def parse_spec(text: str) -> SimulatorSpec:
+    """`inspire_rh56?fault=drop:0.1,echo&seed=1&baud=115200&device_id=2`. Raises ValueError."""
+    name, _, query = text.removeprefix(_PREFIX).partition("?")
+    if name not in SIMULATORS:
+        raise ValueError(f"unknown simulated hand {name!r}; known: {', '.join(sorted(SIMULATORS))}")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    faults = Faults.parse(options.pop("fault", ""))
+    try:
+        seed = int(options.pop("seed", "0"))
+        baud = int(options.pop("baud", "115200"))
+    except ValueError as error:
+        raise ValueError(f"sim:{name}: {error}") from None
+    spec = SimulatorSpec(name, faults, seed, baud, options)
+    SIMULATORS[name](spec)  # refuses unknown options here rather than in the other process
+    return spec
+
+
+class RunningSimulator:
+    """A simulated hand in a process of its own; ends with `close`, or when this process ends."""
+
+    def __init__(self, process: subprocess.Popen[str], port: str) -> None:
+        self._process = process
+        self.port = port
+
+    def command(self, line: str) -> None:
+        """`fault drop:1`, `unplug`, `replug`, `set object=400`. Raises ValueError if it is not understood."""
+        if self._process.stdin is None or self._process.stdout is None or self._process.poll() is not None:
+            raise TransportError(f"the simulated hand on {self.port} has ended")
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().strip()
+        if answer != "ok":
+            raise ValueError(f"simulated hand: {answer or 'no answer'}")
+
+    def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> RunningSimulator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def start_simulator(port: str) -> RunningSimulator:
+    """Starts `sim:NAME[?options]`. Raises ValueError for a bad name or option, TransportError if it does not start."""
+    parse_spec(port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", __package__, port.removeprefix(_PREFIX)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    path = process.stdout.readline().strip()
+    if not path:
+        complaint = process.stderr.read().strip()
+        simulator = RunningSimulator(process, port)
+        simulator.close()
+        raise TransportError(f"{port} did not start: {complaint.splitlines()[-1] if complaint else 'no message'}")
+    return RunningSimulator(process, path)

@@ -1,0 +1,167 @@
+"""A simulated device on a pseudo-terminal that takes as long as the wire would, with faults on request."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pty
+import random
+import select
+import sys
+import tempfile
+import time
+import tty
+from typing import Protocol
+
+from beingh0_edge.firmware_bridge.simulators.faults import Faults
+
+_PR_SET_TIMERSLACK = 29
+_BITS_PER_BYTE = 10  # start, eight data, stop
+
+
+class Device(Protocol):
+    """Speaks the protocol; time is what it is told."""
+
+    def receive(self, data: bytes, now_s: float) -> list[tuple[bytes, bytes, float]]:
+        """Takes bytes from the wire; returns (request, reply, seconds until the reply may start)."""
+
+    def with_wrong_id(self, reply: bytes) -> bytes:
+        """The same reply as another device would send it."""
+
+    def set(self, name: str, value: str) -> None:
+        """Changes an option while running. Raises ValueError."""
+
+
+class Wiring(Protocol):
+    @property
+    def faults(self) -> Faults: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def baud(self) -> int: ...
+
+
+class PtyServer:
+    def __init__(self, device: Device, wiring: Wiring) -> None:
+        self._device = device
+        self._faults = wiring.faults
+        self._chance = random.Random(wiring.seed)
+        self._byte_s = _BITS_PER_BYTE / wiring.baud
+        self._folder = tempfile.TemporaryDirectory(prefix="beingh0-sim-")
+        self.port = os.path.join(self._folder.name, "port")
+        self._master = -1
+        self._slave = -1
+        self._line_free_s = 0.0
+        self._typed = b""
+        self.plug()
+
+    def plug(self) -> None:
+        if self._master >= 0:
+            return
+        self._master, self._slave = pty.openpty()  # the slave stays open here, so a closing client is no hang-up
+        tty.setraw(self._slave)
+        fresh = self.port + ".new"
+        os.symlink(os.ttyname(self._slave), fresh)
+        os.replace(fresh, self.port)
+
+    def unplug(self) -> None:
+        """As when a USB cable is pulled: clients see a hang-up, the name is gone."""
+        if self._master < 0:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.port)
+        os.close(self._master)
+        os.close(self._slave)
+        self._master = self._slave = -1
+
+    def close(self) -> None:
+        self.unplug()
+        self._folder.cleanup()
+
+    def run(self) -> None:
+        """Serves until stdin ends."""
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        while True:
+            watched = [0] if self._master < 0 else [0, self._master]
+            readable, _, _ = select.select(watched, [], [])
+            if 0 in readable and not self._obey():
+                return
+            if self._master in readable:
+                now = time.monotonic()
+                with contextlib.suppress(OSError):
+                    data = os.read(self._master, 4096)
+                    for request, reply, pause_s in self._device.receive(data, now):
+                        self._answer(request, reply, now, pause_s)
+
+    def _obey(self) -> bool:
+        chunk = os.read(0, 4096)
+        if not chunk:
+            return False
+        self._typed += chunk
+        while b"\n" in self._typed:
+            line, self._typed = self._typed.split(b"\n", 1)
+            try:
+                self._command(line.decode())
+                answer = "ok"
+            except ValueError as error:
+                answer = f"error: {error}"
+            sys.stdout.write(answer + "\n")
+            sys.stdout.flush()
+        return True
+
+    def _command(self, line: str) -> None:
+        verb, _, rest = line.strip().partition(" ")
+        if verb == "fault":
+            self._faults = Faults.parse(rest)
+        elif verb == "unplug":
+            self.unplug()
+        elif verb == "replug":
+            self.plug()
+        elif verb == "set" and "=" in rest:
+            name, _, value = rest.partition("=")
+            self._device.set(name, value)
+        else:
+            raise ValueError(f"unknown command {line!r}; known: fault, unplug, replug, set NAME=VALUE")
+
+    def _answer(self, request: bytes, reply: bytes, received_s: float, pause_s: float) -> None:
+        def strikes(name: str) -> float | None:
+            fault = self._faults.strike(name, self._chance)
+            return None if fault is None else fault.value
+
+        start = max(received_s, self._line_free_s) + len(request) * self._byte_s + pause_s
+        if strikes("drop") is not None:
+            self._line_free_s = start
+            return
+        if strikes("wrong_id") is not None:
+            reply = self._device.with_wrong_id(reply)
+        if strikes("corrupt") is not None:
+            at = self._chance.randrange(len(reply))
+            reply = reply[:at] + bytes([reply[at] ^ (1 << self._chance.randrange(8))]) + reply[at + 1:]
+        if strikes("truncate") is not None:
+            reply = reply[: self._chance.randrange(1, len(reply))]
+        if strikes("duplicate") is not None:
+            reply = reply + reply
+        if (count := strikes("garbage")) is not None:
+            reply = self._chance.randbytes(int(count)) + reply
+        if strikes("echo") is not None:
+            reply = request + reply
+        if (late := strikes("delay")) is not None:
+            start += late
+        gap = strikes("split")
+        first = len(reply) if gap is None else self._chance.randrange(1, max(2, len(reply)))
+        self._send(reply[:first], start)
+        if gap is not None:
+            self._send(reply[first:], self._line_free_s + gap)
+
+    def _send(self, data: bytes, start_s: float) -> None:
+        """Adapters deliver whole packets, so the bytes appear when the last of them has passed the wire."""
+        if self._master < 0 or not data:
+            return
+        self._line_free_s = start_s + len(data) * self._byte_s
+        wait = self._line_free_s - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        with contextlib.suppress(OSError):
+            os.write(self._master, data)

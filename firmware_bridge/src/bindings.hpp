@@ -1,0 +1,10 @@
+// One bind function per family of codecs; bindings.cpp calls them.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace bridge {
+
+void bind_inspire(nanobind::module_& m);
+
+}  // namespace bridge
