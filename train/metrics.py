@@ -1,4 +1,4 @@
-"""Errors of predicted hand motion, as the Being-H0 papers define them, and intervals for rates. numpy only."""
+"""Errors of predicted hand motion, as the Being-H0 papers define them, and intervals for rates."""
 
 from __future__ import annotations
 

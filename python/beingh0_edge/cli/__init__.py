@@ -1,0 +1,65 @@
+"""The command `beingh0`: the one place that may use every part of the package, and the only one that prints.
+
+What can go wrong by itself (a wrong argument, a missing or damaged file, a port that is taken, a hand in fault)
+ends in one line on stderr and exit status 2. Anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from ..errors import BeingH0Error
+
+FAILED, INTERRUPTED = 2, 130
+_EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx": "convert", "rerun": "viz",
+             "smplx": "bench", "skimage": "train", "scipy": "train"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    from .app import CommandLineError, command
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = command().main(args=None if argv is None else list(argv), prog_name="beingh0",
+                                standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except CommandLineError as error:
+        return _fail(error.format_message())
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # `beingh0 doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None or _wants_traceback():
+            raise
+        return _fail(f"this command needs {error.name}: pip install 'beingh0-edge[{extra}]'")
+    except (BeingH0Error, ValueError, OSError) as error:
+        if _wants_traceback():
+            raise
+        return _fail(str(error) or type(error).__name__)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _fail(message: str, status: int = FAILED) -> int:
+    print(f"beingh0: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _wants_traceback() -> bool:
+    return bool(os.environ.get("BEINGH0_TRACEBACK"))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that a hand is stopped and unfinished files are removed."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,205 @@
+"""The commands and their options. Each one imports what it needs when it runs, so that --help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# typer wraps, or in newer versions contains, click; both call the base of all usage errors by this name
+CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+app = typer.Typer(
+    name="beingh0", rich_markup_mode=None, add_completion=False, context_settings=OPTIONS,
+    help="Run Being-H0 models on the robot: a picture and a sentence in, moving fingers out.",
+    epilog="Start with: beingh0 demo")
+train = typer.Typer(rich_markup_mode=None, help="Train a model (needs the extra [train]).")
+evaluate = typer.Typer(rich_markup_mode=None, help="Measure a model on scenes it has not seen.")
+bundle = typer.Typer(rich_markup_mode=None, help="Look at a bundle, the folder that holds a model.")
+hand = typer.Typer(rich_markup_mode=None, help="Robot hands: which are known, which answers on a port.")
+app.add_typer(train, name="train")
+app.add_typer(evaluate, name="eval")
+app.add_typer(bundle, name="bundle")
+app.add_typer(hand, name="hand")
+
+
+def command() -> Any:
+    return typer.main.get_command(app)
+
+
+def _whole_number(text: str | int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+BundleArgument = Annotated[str, typer.Argument(
+    metavar="BUNDLE", help="A bundle's folder, or the name of a packaged one: nano.", show_default=False)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"beingh0-edge {__version__}")
+        raise typer.Exit
+
+
+def _help_when_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
+                                          help="Show the version and exit.")] = False,
+) -> None:
+    _help_when_alone(context)
+
+
+for group in (train, evaluate, bundle, hand):
+    group.callback(invoke_without_command=True)(_help_when_alone)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_out"),
+    bundle: Annotated[str, typer.Option(metavar="BUNDLE", help="The model that is asked.")] = "nano",
+) -> None:
+    """From a picture to moving fingers, simulated.
+
+    The bundled model reads a bundled picture and closes a simulated Inspire hand. All but the hand is real:
+    the model, its motion, the retargeting, and the bridge, which talks to the hand over a pseudo-terminal as
+    it would over a serial port. Takes about ten seconds.
+    """
+    from .demo import run_demo
+
+    typer.echo(run_demo(out, bundle))
+
+
+@app.command()
+def infer(
+    bundle: BundleArgument,
+    image: Annotated[Path, typer.Option(help="The picture (RGB: .png, .jpg, ...).", show_default=False)],
+    task: Annotated[str, typer.Option(help="What to do, e.g. 'pick up the red can'.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    hands: Annotated[str, typer.Option(metavar="left|right|both", help="Which hands move.")] = "right",
+    seconds: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+                                         help="Length of the motion, whole seconds.")] = 1,
+    seed: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+                                      help="The same seed gives the same motion.")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest id every time.")] = False,
+    intrinsics: Annotated[str | None, typer.Option(
+        metavar="FX,FY,CX,CY", show_default=False,
+        help="The camera of the picture, in its pixels. Without it the bundle's default camera is assumed, "
+             "and distances are only as good as that.")] = None,
+) -> None:
+    """Motion for your picture and sentence.
+
+    Writes motion.npz, motion.json (units and frames inside), overlay.png and overlay.mp4.
+    """
+    from .infer import Request, run_infer
+
+    typer.echo(run_infer(Request(bundle=bundle, image=image, task=task, hands=hands, seconds=seconds,
+                                 seed=seed, greedy=greedy, intrinsics_px=_four_numbers(intrinsics)), out))
+
+
+def _four_numbers(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--intrinsics: expected four numbers fx,fy,cx,cy, got {text!r}") from None
+    return fx, fy, cx, cy
+
+
+@train.command("nano")
+def train_nano(
+    out: Annotated[Path, typer.Option(
+        help="Folder of the run; the same folder goes on where it stopped.")] = Path("runs/nano"),
+    bundle: Annotated[Path | None, typer.Option(
+        help="Also write the finished bundle here.", show_default=False)] = None,
+    pictures: Annotated[int | None, typer.Option(
+        help="Pictures to train on (default: the recipe's).", show_default=False)] = None,
+    scenes: Annotated[int | None, typer.Option(
+        help="Scenes to draw (default: the recipe's).", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 2,
+    device: Annotated[str | None, typer.Option(
+        help="cpu or cuda (default: cuda if there is one).", show_default=False)] = None,
+) -> None:
+    """Train beingh0-nano from nothing.
+
+    Draws the data, trains motion tokenizer and model, writes checkpoint and bundle. Hours on two cores,
+    minutes on a GPU; can be stopped and started again at any point.
+    """
+    from ..train.nano import main as run
+
+    checkpoint = run(out, pictures=pictures, scenes=scenes, bundle=bundle, workers=workers, device=device)
+    typer.echo(f"checkpoint: {checkpoint}" + (f"\nbundle: {bundle}" if bundle else ""))
+
+
+@evaluate.command("nano")
+def eval_nano(
+    episodes: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+                                          help="Held-out scenes per row of the table.")] = 500,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures here.",
+                                              show_default=False)] = None,
+    bundle: Annotated[str, typer.Option(metavar="BUNDLE", help="The model to measure.")] = "nano",
+) -> None:
+    """Does the model follow picture and words?
+
+    Held-out scenes go through the whole deployed path; the table says where the hand ends, and how far off.
+    """
+    from .evaluation import run_evaluation
+
+    typer.echo(run_evaluation(bundle, episodes, json))
+
+
+@bundle.command("inspect")
+def bundle_inspect(
+    bundle: BundleArgument,
+    json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+) -> None:
+    """What a bundle holds, and where it comes from."""
+    from .bundles import inspect
+
+    typer.echo(inspect(bundle, json))
+
+
+@bundle.command("verify")
+def bundle_verify(bundle: BundleArgument) -> None:
+    """Check every file of a bundle.
+
+    Sizes, hashes, tensor names and shapes, finite values, and that nothing foreign lies in the folder.
+    """
+    from .bundles import verify
+
+    typer.echo(verify(bundle))
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """What this machine can do, and what is missing.
+
+    Processor, accelerators, engines, ports, permissions, extras. Exit status 1 if the demo cannot run here.
+    """
+    from .doctor import report
+
+    text, healthy = report(json)
+    typer.echo(text)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@hand.command("list")
+def hand_list() -> None:
+    """The robot hands this version can drive."""
+    from .hands import listing
+
+    typer.echo(listing())

@@ -1,0 +1,60 @@
+"""Results on disk: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A temporary folder near `out`. Its files move into `out` when the block ends well, else it vanishes.
+
+    Files of the same name in `out` are replaced, others stay. Raises ValueError if `out` cannot be a folder.
+    """
+    home = out
+    while not home.exists():
+        home = home.parent
+    if not home.is_dir():
+        raise ValueError(f"{out}: expected a folder to write to, but {home} is a file")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise ValueError(f"{out}: no permission to write in {home}")
+    stage = Path(tempfile.mkdtemp(prefix=".beingh0-", suffix=".partial", dir=home))
+    try:
+        yield stage
+        out.mkdir(parents=True, exist_ok=True)
+        for path in sorted(stage.iterdir()):
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON under a temporary name, then renamed. NaN and infinity are refused (ValueError)."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_file_target(path: Path) -> None:
+    """Raises ValueError now rather than after an hour of work if `path` cannot be written."""
+    folder = path.parent
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a file to write, got a folder")
+    if not folder.is_dir():
+        raise ValueError(f"{path}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: no permission to write in {folder}")
