@@ -107,6 +107,11 @@ class TokenSpec:
     prop_context: int | None
     action_chunks: tuple[int, ...]
 
+    def layout(self, parts: tuple[PartLayout, ...]) -> TokenLayout:
+        """Raises ValueError if the ids and the parts of the motion tokenizer do not fit together."""
+        return TokenLayout(eos=self.eos, mot=self.mot, mot_end=self.mot_end, noop=self.noop,
+                           motion_ids=self.motion_ids, parts=parts)
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
@@ -187,10 +192,7 @@ class Manifest:
     provenance: dict[str, Any]
 
     def layout(self) -> TokenLayout:
-        """Raises ValueError if the ids and the motion tokenizer do not fit together."""
-        t = self.tokens
-        return TokenLayout(eos=t.eos, mot=t.mot, mot_end=t.mot_end, noop=t.noop, motion_ids=t.motion_ids,
-                           parts=self.motion.parts if self.motion else ())
+        return self.tokens.layout(self.motion.parts if self.motion else ())
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -400,7 +402,7 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass_from_json(kind: type[T], value: Any, where: str) -> T:
-    hints = _hints(kind)
+    hints: dict[str, Any] = _hints(typing.cast(typing.Hashable, kind))
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object, got {value!r}")
     wrong = [f"missing {name!r}" for name in hints if name not in value]

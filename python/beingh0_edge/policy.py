@@ -1,0 +1,210 @@
+"""The whole path: picture and instruction -> prompt -> motion ids -> hand motion, one hand and second at a
+time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from . import features, preprocess
+from .backbone import Backbone, Ids, Sampling
+from .bundle import Bundle
+from .errors import BackendError, BundleError
+from .hand_model import HandModel
+from .motion import Motion
+from .motion_tokenizer import MotionTokenizer
+from .prompt import TextTokenizer, motion_prompt, robot_prompt
+from .robot import RobotHead
+from .tokens import SlotRules
+from .types import FloatArray, HandMotion, IntArray, MotionChunk, Observation, Side, Timings, sides_of
+
+
+class Policy:
+    """A loaded bundle. One request at a time; a new one ends the one before.
+
+    bundle, backbone, tokenizer (None without motion), hands (side -> HandModel), robot (None without robot
+    mode)
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        m = bundle.manifest
+        self.bundle, self._m, self._layout = bundle, m, m.layout()
+        self.backbone = Backbone(bundle, threads=threads)
+        self.tokenizer = MotionTokenizer.load(bundle.root) if m.motion else None
+        self.hands: dict[str, HandModel] = {
+            side: HandModel.load(bundle.path(hand.file), side=side) for side, hand in m.hands.items()}
+        self.robot = RobotHead(bundle.path(m.robot.file), m.robot, m.language.hidden) if m.robot else None
+        self._text = TextTokenizer(bundle.path(m.tokenizer)) if m.tokenizer else None
+
+    @classmethod
+    def load(cls, bundle: str | Path | Bundle, *, threads: int | None = None) -> Policy:
+        """Opens and checks a bundle (a folder, or "nano" for the packaged one) and loads its models.
+
+        threads: default all cores but one. Raises BundleError, BackendError.
+        """
+        return cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), threads=threads)
+
+    def stream(self, observation: Observation, seconds: int = 1, hands: str = "right", *, greedy: bool = True,
+               seed: int | None = None, temperature: float = 1.0, top_k: int = 50,
+               top_p: float = 1.0) -> Iterator[MotionChunk]:
+        """Yields a chunk per hand and second as soon as it is decoded: second by second, left before right.
+
+        seed, temperature, top_k, top_p matter when greedy is False.
+        Raises ValueError or TypeError at once for a picture, instruction, hand or duration that cannot be.
+        """
+        sampling = Sampling(greedy, temperature, top_k, top_p, seed)
+        return self._chunks(*self._prepare(observation, seconds, hands), sides_of(hands), seconds, sampling)
+
+    def generate(
+        self,
+        observation: Observation,
+        seconds: int = 1,
+        hands: str = "right",
+        *,
+        greedy: bool = True,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 1.0,
+    ) -> Motion:
+        """The chunks of `stream` as one Motion, which can be saved."""
+        sampling = Sampling(greedy, temperature, top_k, top_p, seed)
+        prepared = self._prepare(observation, seconds, hands)
+        chunks = tuple(self._chunks(*prepared, sides_of(hands), seconds, sampling))
+        return Motion(chunks, observation.instruction, self._m.name, asdict(sampling) | {"seconds": seconds})
+
+    def frame(self, observation: Observation) -> preprocess.ImageArray:
+        """uint8[S, S, 3]: the picture as the model sees it in motion generation."""
+        p = self._m.preprocess
+        return preprocess.motion_frame(
+            observation.image_rgb, observation.intrinsics_px, camera=p.camera, size=self._m.vision.image_size,
+            default_raw_camera=p.default_raw_camera)
+
+    def _prepare(
+        self, observation: Observation, seconds: int, hands: str
+    ) -> tuple[FloatArray, IntArray, float]:
+        """(pixels, prompt ids, milliseconds spent)"""
+        started = time.perf_counter()
+        for side in sides_of(hands):
+            if side not in self.hands:
+                raise self._lacks(f"{side} hand model")
+        if self._m.motion is None:
+            raise self._lacks("motion tokenizer")
+        most = self._m.max_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= most:
+            raise ValueError(f"seconds: expected a whole number from 1 to {most}, got {seconds!r}")
+        text = motion_prompt(observation.instruction, seconds, hands, template=self._m.template,
+                             image_tokens=self._m.vision.tokens)
+        pixels = preprocess.normalize(self.frame(observation))
+        return pixels, self._encode(text), 1e3 * (time.perf_counter() - started)
+
+    def _chunks(self, pixels: FloatArray, prompt: IntArray, preprocess_ms: float, sides: tuple[Side, ...],
+                seconds: int, sampling: Sampling) -> Iterator[MotionChunk]:
+        clock = _Stopwatch()
+        visual = self.backbone.vision.embed(pixels)
+        vision_ms = clock.lap()
+        rules = SlotRules(self.backbone.vocabulary, seconds * len(sides))
+        ids = self.backbone.generate(self.backbone.embed(prompt, visual), rules, sampling)
+        token = next(ids)  # the first <mot>: the prompt is read
+        first = Timings(preprocess_ms=preprocess_ms, vision_ms=vision_ms, prefill_ms=clock.lap())
+        for second in range(seconds):
+            for side in sides:
+                block = [token]
+                while block[-1] != self._layout.mot_end:
+                    block.append(next(ids))
+                once = first if second == 0 and side == sides[0] else Timings()
+                decode_ms = clock.lap()
+                yield self._chunk(self._layout.blocks(block, 1)[0], side, float(second), once, decode_ms)
+                clock.lap()
+                token = next(ids)  # the next <mot>, or the end token
+
+    def _chunk(
+        self, ids: IntArray, side: Side, start_s: float, once: Timings, decode_ms: float
+    ) -> MotionChunk:
+        """Block of one hand and second -> motion and keypoints."""
+        if self.tokenizer is None or self._m.motion is None:
+            raise self._lacks("motion tokenizer")
+        clock = _Stopwatch()
+        vectors = self.tokenizer.decode(ids)
+        rotation, trans_m, theta_rad, _ = features.split_features(vectors, self.tokenizer.parts)
+        cam_from_wrist = np.tile(np.eye(4, dtype=np.float32), (len(vectors), 1, 1))
+        cam_from_wrist[:, :3, :3], cam_from_wrist[:, :3, 3] = rotation, trans_m
+        betas = np.array(self._m.hands[side].betas, np.float32)
+        motion_ms = clock.lap()
+        pose = np.zeros((len(vectors), 48), np.float32)  # no wrist rotation: keypoints in the wrist frame
+        pose[:, 3:] = theta_rad.reshape(-1, 45)
+        keypoints = self.hands[side].forward(pose, betas).joints
+        if not (np.isfinite(cam_from_wrist).all() and np.isfinite(keypoints).all()):
+            raise BackendError(f"the {side} hand's motion at {start_s} s is not finite")
+        motion = HandMotion(side, cam_from_wrist, theta_rad, betas, 1 / self._m.motion.fps)
+        timings = Timings(
+            once.preprocess_ms, once.vision_ms, once.prefill_ms, decode_ms, motion_ms, clock.lap()
+        )
+        return MotionChunk(motion, keypoints, start_s, ids, timings)
+
+    def act(self, observation: Observation, proprio: FloatArray) -> FloatArray:
+        """Robot mode: picture, instruction and joint positions -> float32[K, action_dim], as in the training
+        data.
+
+        Source: the published inference prompt (no chat template) and plain bicubic resize.
+        """
+        robot = self._robot()
+        text = robot_prompt(observation.instruction, robot.spec.chunk_length, self._m.vision.tokens)
+        frame = preprocess.robot_frame(observation.image_rgb, self._m.vision.image_size)
+        return self.act_from_ids(self._encode(text), preprocess.normalize(frame), proprio)
+
+    def act_from_ids(self, input_ids: Ids, pixel_values: FloatArray, proprio: FloatArray, *,
+                     official_kxk: bool = False) -> FloatArray:
+        """Robot mode on prompt ids: float32[K, action_dim], read at the <ACTION_CHUNK_i> places.
+
+        official_kxk  needed for the kinds "prop_hidden" and "last_hidden": the published code reads a chunk
+                      of K actions at each of the K places and returns all, float32[K * K, action_dim]
+        """
+        robot = self._robot()
+        if robot.spec.gen_action_type != "action_token" and not official_kxk:
+            raise ValueError(
+                f"gen_action_type {robot.spec.gen_action_type!r}: the published code returns K x K actions and "
+                "never implemented what the name says; pass official_kxk=True to get those"
+            )
+        ids = np.asarray(input_ids).reshape(-1)
+        places = np.isin(ids, self._m.tokens.action_chunks)
+        if int(places.sum()) != robot.spec.chunk_length:
+            raise ValueError(
+                f"input_ids: expected {robot.spec.chunk_length} <ACTION_CHUNK_i> places, "
+                f"got {int(places.sum())}"
+            )
+        visual = self.backbone.vision.embed(pixel_values)
+        states = self.backbone.hidden(self.backbone.embed(ids, visual, robot.encode(proprio)))
+        return robot.decode(states[places])
+
+    def _robot(self) -> RobotHead:
+        if self.robot is None:
+            raise self._lacks("robot mode")
+        return self.robot
+
+    def _encode(self, text: str) -> IntArray:
+        if self._text is None:
+            raise self._lacks("text tokenizer")
+        return self._text.encode(text)
+
+    def _lacks(self, what: str) -> BundleError:
+        return BundleError(f"{self.bundle.root}: this bundle has no {what}", str(self.bundle.root))
+
+    def close(self) -> None:
+        """Frees the language model."""
+        self.backbone.close()
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Milliseconds since the last lap."""
+        last, self._last = self._last, time.perf_counter()
+        return 1e3 * (self._last - last)

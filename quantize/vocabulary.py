@@ -1,0 +1,70 @@
+"""The special tokens of a checkpoint: found by their strings in its tokenizer, never assumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from beingh0_edge import prompt
+from beingh0_edge.bundle import TokenSpec
+from beingh0_edge.errors import BundleError
+from beingh0_edge.prompt import TextTokenizer
+
+
+def find_tokens(folder: Path, action_chunks: int) -> tuple[TokenSpec, Path | None]:
+    """The special ids and the tokenizer.json they came from.
+
+    A checkpoint without any tokenizer may carry ids.json (in its folder or the one above), which names the
+    ids only; its bundle then works on ids and cannot read text.
+    action_chunks  how many <ACTION_CHUNK_i> robot mode needs, 0 without it
+    Raises         BundleError listing every token that is missing.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return _from_tokenizer(path, action_chunks), path
+    for ids in (folder / "ids.json", folder.parent / "ids.json"):
+        if ids.is_file():
+            return _from_ids(ids, action_chunks), None
+    raise BundleError(f"{folder}: no tokenizer; expected tokenizer.json", str(folder))
+
+
+def _from_tokenizer(path: Path, action_chunks: int) -> TokenSpec:
+    tokenizer = TextTokenizer(path)
+    required = [prompt.END, prompt.MOT, prompt.MOT_END, prompt.IMG, prompt.IMG_END, prompt.IMG_CONTEXT,
+                prompt.motion_id(0), *map(prompt.action_chunk, range(action_chunks))]
+    if action_chunks:
+        required.append(prompt.PROP_CONTEXT)
+    ids = {token: tokenizer.id_of(token) for token in required}
+    if missing := [token for token, i in ids.items() if i is None]:
+        raise BundleError(f"{path}: the tokenizer lacks {', '.join(missing)}", str(path))
+    found = {token: i for token, i in ids.items() if i is not None}
+    count = 0
+    while (i := tokenizer.id_of(prompt.motion_id(count))) is not None:
+        if i != found[prompt.MOT] + 1 + count:
+            raise BundleError(
+                f"{path}: expected id {found[prompt.MOT] + 1 + count} for {prompt.motion_id(count)}, "
+                f"got {i}; motion ids must follow <mot> one by one",
+                str(path),
+            )
+        count += 1
+    return TokenSpec(
+        eos=found[prompt.END], mot=found[prompt.MOT], mot_end=found[prompt.MOT_END],
+        noop=tokenizer.id_of(prompt.MOT_NOOP), motion_ids=count, img_context=found[prompt.IMG_CONTEXT],
+        prop_context=tokenizer.id_of(prompt.PROP_CONTEXT),
+        action_chunks=tuple(found[prompt.action_chunk(i)] for i in range(action_chunks)))
+
+
+def _from_ids(path: Path, action_chunks: int) -> TokenSpec:
+    try:
+        data = json.loads(path.read_bytes())
+        ids = {str(token): int(i) for token, i in data["token_ids"].items()}
+        first = int(data["action_chunk_0"]) if action_chunks else 0
+        if int(data["motion_id_0"]) != ids[prompt.MOT] + 1:
+            raise ValueError(f"motion_id_0: expected {ids[prompt.MOT] + 1}, got {data['motion_id_0']}")
+        return TokenSpec(
+            eos=int(data["eos_token_id"]), mot=ids[prompt.MOT], mot_end=ids[prompt.MOT_END],
+            noop=ids.get(prompt.MOT_NOOP), motion_ids=int(data["num_motion_ids"]),
+            img_context=ids[prompt.IMG_CONTEXT], prop_context=ids.get(prompt.PROP_CONTEXT),
+            action_chunks=tuple(range(first, first + action_chunks)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: not a list of token ids ({error!r})", str(path)) from error

@@ -1,0 +1,226 @@
+"""Writes vision tower, pixel shuffle and projector as one ONNX graph, node by node from the weights.
+
+Input `pixel_values` float32[1, 3, S, S], output `visual_embeddings` float32[1, tokens, hidden]. Two inner
+values keep fixed names for whoever compares: `tower_output` (with the class token) and `pixel_shuffled`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from beingh0_edge.bundle import VisionSpec
+from beingh0_edge.types import FloatArray
+
+from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
+from .config import VisionConfig
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET, IR_VERSION = 17, 8  # LayerNormalization came with opset 17; ONNX Runtime 1.17 reads this
+_PROJECTOR_EPS = 1e-5
+
+
+def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", "fp16"],
+                 progress: Progress | None = None) -> VisionSpec:
+    """Writes the graph. With "fp16" matrices are stored in half precision and computed in float32."""
+    import onnx
+
+    if precision not in ("fp32", "fp16"):
+        raise ValueError(f"vision: expected 'fp32' or 'fp16', got {precision!r}")
+    c = checkpoint.config
+    model = _VisionGraph(checkpoint, precision == "fp16", progress).build()
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(path))
+    return VisionSpec(path.name, precision, c.image_size, c.image_tokens)
+
+
+class _VisionGraph:
+    def __init__(self, checkpoint: Checkpoint, half: bool, progress: Progress | None) -> None:
+        self._source, self._half, self._progress = checkpoint, half, progress
+        self._c = checkpoint.config.vision
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+        self._known: set[str] = set()
+
+    def build(self) -> onnx.ModelProto:
+        from onnx import TensorProto, helper
+
+        config = self._source.config
+        x = self._embeddings("pixel_values")
+        for i in range(self._c.layers):
+            x = self._layer(x, f"{VISION}encoder.layers.{i}.")
+            if self._progress:
+                self._progress(i + 1, self._c.layers, f"vision layer {i}")
+        x = self._op("Identity", [x], out="tower_output")
+        x = self._projector(self._pixel_shuffle(x))
+        self._op("Identity", [x], out="visual_embeddings")
+        size, hidden = config.image_size, config.language.hidden
+        graph = helper.make_graph(
+            self._nodes, "vision",
+            [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, size, size])],
+            [helper.make_tensor_value_info("visual_embeddings", TensorProto.FLOAT,
+                                           [1, config.image_tokens, hidden])],
+            self._weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                                 producer_name="beingh0-edge")
+
+    # ---- the network
+
+    def _embeddings(self, pixels: str) -> str:
+        c, grid = self._c, self._source.config.grid
+        prefix = VISION + "embeddings."
+        kernel = self._matrix(prefix + "patch_embedding.weight", transpose=False)
+        bias = self._vector(prefix + "patch_embedding.bias")
+        x = self._op("Conv", [pixels, kernel, bias], kernel_shape=[c.patch] * 2, strides=[c.patch] * 2)
+        x = self._reshape(x, [1, c.hidden, grid * grid])
+        x = self._op("Transpose", [x], perm=[0, 2, 1])
+        x = self._op("Concat", [self._vector(prefix + "class_embedding"), x], axis=1)
+        table = resize_positions(self._source.tensor(prefix + "position_embedding"), grid)
+        return self._op("Add", [x, self._constant(prefix + "position_embedding", table)])
+
+    def _layer(self, x: str, prefix: str) -> str:
+        attention = self._attention(self._norm(x, prefix + "norm1"), prefix + "attn.")
+        x = self._op("Add", [x, self._op("Mul", [attention, self._vector(prefix + "ls1")])])
+        hidden = self._gelu(self._linear(self._norm(x, prefix + "norm2"), prefix + "mlp.fc1"))
+        mlp = self._linear(hidden, prefix + "mlp.fc2")
+        return self._op("Add", [x, self._op("Mul", [mlp, self._vector(prefix + "ls2")])])
+
+    def _attention(self, x: str, prefix: str) -> str:
+        c, tokens = self._c, self._source.config.grid**2 + 1
+        qkv = self._linear(x, prefix + "qkv", bias=c.qkv_bias)
+        sizes = self._constant("qkv_sizes", np.array([c.hidden] * 3, np.int64))
+        q, k, v = self._split(qkv, sizes)
+        if c.qk_norm:
+            # Over the full width, before the heads are split.
+            q = self._rms_norm(q, prefix + "q_norm.weight")
+            k = self._rms_norm(k, prefix + "k_norm.weight")
+
+        def heads(y: str, perm: list[int]) -> str:
+            return self._op("Transpose", [self._reshape(y, [1, tokens, c.heads, c.head_dim])], perm=perm)
+
+        scale = self._constant("attention_scale", np.array(c.head_dim**-0.5, np.float32))
+        q = self._op("Mul", [heads(q, [0, 2, 1, 3]), scale])
+        scores = self._op("Softmax", [self._op("MatMul", [q, heads(k, [0, 2, 3, 1])])], axis=-1)
+        y = self._op("MatMul", [scores, heads(v, [0, 2, 1, 3])])
+        y = self._reshape(self._op("Transpose", [y], perm=[0, 2, 1, 3]), [1, tokens, c.hidden])
+        return self._linear(y, prefix + "proj")
+
+    def _pixel_shuffle(self, x: str) -> str:
+        """Drops the class token and joins each square of tokens, row by row (`ps_version` v2)."""
+        c, config = self._c, self._source.config
+        s, side = config.shuffle, config.grid // config.shuffle
+        one, end = (self._constant(f"int_{n}", np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max))
+        x = self._op("Slice", [x, one, end, one])
+        x = self._reshape(x, [1, side, s, side, s, c.hidden])
+        x = self._op("Transpose", [x], perm=[0, 1, 3, 2, 4, 5])
+        shape = self._constant("shuffled_shape", np.array([1, side * side, s * s * c.hidden], np.int64))
+        return self._op("Reshape", [x, shape], out="pixel_shuffled")
+
+    def _projector(self, x: str) -> str:
+        x = self._layer_norm(x, PROJECTOR + "0", _PROJECTOR_EPS)
+        return self._linear(self._gelu(self._linear(x, PROJECTOR + "1")), PROJECTOR + "3")
+
+    # ---- building blocks
+
+    def _norm(self, x: str, prefix: str) -> str:
+        if self._c.rms_norm:
+            return self._rms_norm(x, prefix + ".weight")
+        return self._layer_norm(x, prefix, self._c.eps)
+
+    def _layer_norm(self, x: str, prefix: str, eps: float) -> str:
+        weights = [self._vector(prefix + ".weight"), self._vector(prefix + ".bias")]
+        return self._op("LayerNormalization", [x, *weights], epsilon=eps, axis=-1)
+
+    def _rms_norm(self, x: str, weight: str) -> str:
+        eps = self._constant("rms_eps", np.array(self._c.eps, np.float32))
+        mean = self._op("ReduceMean", [self._op("Mul", [x, x])], axes=[-1], keepdims=1)
+        root = self._op("Sqrt", [self._op("Add", [mean, eps])])
+        return self._op("Mul", [self._op("Div", [x, root]), self._vector(weight)])
+
+    def _gelu(self, x: str) -> str:
+        root, one, half = (self._constant(name, np.array(value, np.float32))
+                           for name, value in (("sqrt_2", 2**0.5), ("one", 1.0), ("half", 0.5)))
+        gate = self._op("Add", [self._op("Erf", [self._op("Div", [x, root])]), one])
+        return self._op("Mul", [self._op("Mul", [x, gate]), half])
+
+    def _linear(self, x: str, prefix: str, bias: bool = True) -> str:
+        x = self._op("MatMul", [x, self._matrix(prefix + ".weight")])
+        return self._op("Add", [x, self._vector(prefix + ".bias")]) if bias else x
+
+    def _split(self, x: str, sizes: str) -> tuple[str, str, str]:
+        from onnx import helper
+
+        q, k, v = (f"split_{len(self._nodes)}_{part}" for part in "qkv")
+        self._nodes.append(helper.make_node("Split", [x, sizes], [q, k, v], axis=-1))
+        return q, k, v
+
+    def _reshape(self, x: str, shape: list[int]) -> str:
+        name = "shape_" + "_".join(map(str, shape))
+        return self._op("Reshape", [x, self._constant(name, np.array(shape, np.int64))])
+
+    def _op(self, kind: str, inputs: list[str], out: str | None = None, **attributes: Any) -> str:
+        from onnx import helper
+
+        name = out or f"{kind}_{len(self._nodes)}"
+        self._nodes.append(
+            helper.make_node(kind, inputs, [name], name=f"node_{len(self._nodes)}", **attributes)
+        )
+        return name
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._known:
+            self._known.add(name)
+            self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def _vector(self, name: str) -> str:
+        return self._constant(name, self._source.tensor(name))
+
+    def _matrix(self, name: str, transpose: bool = True) -> str:
+        value = self._source.tensor(name)
+        value = value.T if transpose else value
+        if not self._half:
+            return self._constant(name, value)
+        half = value.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ValueError(f"{name}: values beyond the range of fp16; use vision='fp32'")
+        return self._op("Cast", [self._constant(name, half)], to=1)
+
+
+def resize_positions(table: FloatArray, grid: int) -> FloatArray:
+    """The position table for a grid of patches: float32[1, 1 + grid * grid, C].
+
+    The class token's row stays; the patch rows are resized bicubically, an identity at the trained size.
+    Source: torch's bicubic interpolation (A = -0.75, align_corners false), which the published code calls.
+    """
+    trained = round((table.shape[1] - 1) ** 0.5)
+    if trained == grid:
+        return table
+    weights = _bicubic(trained, grid)
+    patches = table[0, 1:].reshape(trained, trained, -1).astype(np.float64)
+    resized = np.einsum("ai,bj,ijc->abc", weights, weights, patches).reshape(1, grid * grid, -1)
+    return np.concatenate([table[:, :1], resized.astype(np.float32)], axis=1)
+
+
+def _bicubic(source: int, target: int) -> np.ndarray:
+    """float64[target, source]: interpolation weights along one axis."""
+    a = -0.75
+    at = (np.arange(target) + 0.5) * source / target - 0.5
+    first = np.floor(at).astype(int) - 1
+    weights = np.zeros((target, source))
+    for offset in range(4):
+        distance = np.abs(at - (first + offset))
+        near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+        far = a * (((distance - 5) * distance + 8) * distance - 4)
+        value = np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+        np.add.at(weights, (np.arange(target), np.clip(first + offset, 0, source - 1)), value)
+    return weights
+
+
+__all__ = ["VisionConfig", "resize_positions", "write_vision"]
