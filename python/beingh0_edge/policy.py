@@ -168,8 +168,8 @@ class Policy:
         robot = self._robot()
         if robot.spec.gen_action_type != "action_token" and not official_kxk:
             raise ValueError(
-                f"gen_action_type {robot.spec.gen_action_type!r}: the published code returns K x K actions and "
-                "never implemented what the name says; pass official_kxk=True to get those"
+                f"gen_action_type {robot.spec.gen_action_type!r}: the published code returns K x K actions "
+                "and never implemented what the name says; pass official_kxk=True to get those"
             )
         ids = np.asarray(input_ids).reshape(-1)
         places = np.isin(ids, self._m.tokens.action_chunks)
