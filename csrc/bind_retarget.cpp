@@ -1,5 +1,175 @@
-// Python face of the retargeting solver: checks there, none in the solver.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// Python face of the retargeting solver: every check is here, the solver checks nothing.
+#include <cmath>
+#include <stdexcept>
+#include <string>
 
-void bind_retarget(pybind11::module_&) {}
+#include "bind_check.hpp"
+#include "retarget.hpp"
+
+namespace py = pybind11;
+namespace rt = beingh0::retarget;
+using beingh0::checked;
+using beingh0::kAny;
+
+namespace {
+
+const double* checked_finite(const char* name, const py::array& array, std::initializer_list<py::ssize_t> shape) {
+    const double* data = checked<double>(name, array, shape);
+    for (py::ssize_t i = 0; i < array.size(); ++i)
+        if (!std::isfinite(data[i])) throw std::invalid_argument(std::string(name) + ": not finite");
+    return data;
+}
+
+void require(bool holds, const std::string& message) {
+    if (!holds) throw std::invalid_argument(message);
+}
+
+template <std::size_t N>
+std::array<double, N> take(const double* from) {
+    std::array<double, N> out;
+    std::copy(from, from + N, out.begin());
+    return out;
+}
+
+class Solver {
+  public:
+    Solver(const py::array& parents, const py::array& origins, const py::array& axes, const py::array& link_joints,
+                  const py::array& multipliers, const py::array& offsets, const py::array& point_links, const py::array& points, int tips,
+                  const py::array& lower, const py::array& upper, const py::array& human_tips, const py::array& human_bases,
+                  const py::array& bases, const py::array& maps, int thumb, const py::array& palm_from_wrist, double huber_m,
+                  double smoothness_m2, double pinch_weight, double pinch_near_m, double pinch_far_m) {
+        const py::ssize_t links = parents.size(), joints = lower.size(), count = point_links.size();
+        require(links >= 1 && links <= rt::kMaxLinks, "links: expected 1 to 64, got " + std::to_string(links));
+        require(joints >= 1 && joints <= rt::kMaxJoints, "joints: expected 1 to 32, got " + std::to_string(joints));
+        require(count >= 1 && count <= rt::kMaxPoints, "points: expected 1 to 64, got " + std::to_string(count));
+        require(tips >= 1 && tips <= rt::kMaxFingers && tips <= count, "tips: expected 1 to 5, got " + std::to_string(tips));
+        const std::int32_t* parent = checked<std::int32_t>("parents", parents, {links});
+        const double* origin = checked_finite("origins", origins, {links, 3});
+        const double* axis = checked_finite("axes", axes, {links, 3});
+        const std::int32_t* joint = checked<std::int32_t>("link_joints", link_joints, {links});
+        const double* multiplier = checked_finite("multipliers", multipliers, {links});
+        const double* offset = checked_finite("offsets", offsets, {links});
+        for (py::ssize_t i = 0; i < links; ++i) {
+            const std::string name = "link " + std::to_string(i);
+            require(parent[i] >= -1 && parent[i] < i, name + ": its parent must come before it, got " + std::to_string(parent[i]));
+            require(joint[i] >= 0 && joint[i] < joints, name + ": unknown joint " + std::to_string(joint[i]));
+            const auto unit = take<3>(axis + 3 * i);
+            const double length = std::sqrt(unit[0] * unit[0] + unit[1] * unit[1] + unit[2] * unit[2]);
+            require(std::abs(length - 1.0) < 1e-6, name + ": the axis must have length 1, got " + std::to_string(length));
+            hand_.links.push_back({parent[i], take<3>(origin + 3 * i), unit, joint[i], multiplier[i], offset[i]});
+        }
+        const std::int32_t* point_link = checked<std::int32_t>("point_links", point_links, {count});
+        const double* position = checked_finite("points", points, {count, 3});
+        for (py::ssize_t i = 0; i < count; ++i) {
+            require(point_link[i] >= -1 && point_link[i] < links, "point " + std::to_string(i) + ": unknown link");
+            hand_.points.push_back({point_link[i], take<3>(position + 3 * i)});
+        }
+        hand_.tips = tips;
+        const double* low = checked_finite("lower", lower, {joints});
+        const double* high = checked_finite("upper", upper, {joints});
+        for (py::ssize_t j = 0; j < joints; ++j) require(low[j] < high[j], "joint " + std::to_string(j) + ": lower must be below upper");
+        hand_.lower.assign(low, low + joints);
+        hand_.upper.assign(high, high + joints);
+
+        const std::int32_t* human_tip = checked<std::int32_t>("human_tips", human_tips, {tips});
+        const std::int32_t* human_base = checked<std::int32_t>("human_bases", human_bases, {tips});
+        const double* base = checked_finite("bases", bases, {tips, 3});
+        const double* map = checked_finite("maps", maps, {tips, 3, 3});
+        for (int i = 0; i < tips; ++i) {
+            require(human_tip[i] >= 0 && human_tip[i] < rt::kHumanKeypoints && human_base[i] >= 0 && human_base[i] < rt::kHumanKeypoints,
+                  "finger " + std::to_string(i) + ": a keypoint is not in 0..20");
+            objective_.fingers.push_back({i, human_tip[i], human_base[i], take<3>(base + 3 * i), take<9>(map + 9 * i)});
+        }
+        require(thumb >= -1 && thumb < tips, "thumb: expected -1 or a finger, got " + std::to_string(thumb));
+        objective_.thumb = thumb;
+        objective_.palm_from_wrist = take<9>(checked_finite("palm_from_wrist", palm_from_wrist, {3, 3}));
+        require(huber_m > 0 && smoothness_m2 >= 0 && pinch_weight >= 0 && pinch_near_m >= 0 && pinch_far_m > pinch_near_m &&
+                    std::isfinite(huber_m + smoothness_m2 + pinch_weight + pinch_far_m),
+                        "objective: huber_m > 0, smoothness_m2 >= 0, pinch_weight >= 0 and 0 <= pinch_near_m < pinch_far_m are needed");
+        objective_.huber_m = huber_m;
+        objective_.smoothness_m2 = smoothness_m2;
+        objective_.pinch_weight = pinch_weight;
+        objective_.pinch_near_m = pinch_near_m;
+        objective_.pinch_far_m = pinch_far_m;
+    }
+
+    py::array_t<double> points(const py::array& q) const {
+        const py::ssize_t frames = q.ndim() == 2 ? q.shape(0) : 0;
+        const double* angles = checked_finite("q_rad", q, {kAny, hand_.joints()});
+        const int count = static_cast<int>(hand_.points.size());
+        py::array_t<double> out({frames, static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(3)});
+        double* positions = out.mutable_data();
+        py::gil_scoped_release release;
+        for (py::ssize_t t = 0; t < frames; ++t) hand_.forward(angles + t * hand_.joints(), count, positions + 3 * count * t, nullptr);
+        return out;
+    }
+
+    py::array_t<double> jacobian(const py::array& q) const {
+        const double* angles = checked_finite("q_rad", q, {hand_.joints()});
+        const py::ssize_t count = static_cast<py::ssize_t>(hand_.points.size());
+        py::array_t<double> out({count, static_cast<py::ssize_t>(3), static_cast<py::ssize_t>(hand_.joints())});
+        std::vector<double> positions(3 * hand_.points.size());
+        hand_.forward(angles, static_cast<int>(count), positions.data(), out.mutable_data());
+        return out;
+    }
+
+    py::tuple solve(const py::array& keypoints, const py::array& start) const {
+        const float* human = checked<float>("keypoints_wrist_m", keypoints, {kAny, rt::kHumanKeypoints, 3});
+        const py::ssize_t frames = keypoints.shape(0);
+        for (py::ssize_t i = 0; i < keypoints.size(); ++i)
+            if (!std::isfinite(human[i]))
+                throw std::invalid_argument("keypoints_wrist_m: not finite in frame " + std::to_string(i / (3 * rt::kHumanKeypoints)));
+        const int joints = hand_.joints();
+        const double* first = checked_finite("q_start_rad", start, {joints});
+        for (int j = 0; j < joints; ++j)
+            require(first[j] >= hand_.lower[j] && first[j] <= hand_.upper[j],
+                  "q_start_rad: joint " + std::to_string(j) + " is outside its limits");
+        py::array_t<double> out({frames, static_cast<py::ssize_t>(joints)});
+        py::array_t<std::int32_t> iterations(frames);
+        double* q = out.mutable_data();
+        std::int32_t* used = iterations.mutable_data();
+        {
+            py::gil_scoped_release release;
+            std::array<double, 3 * rt::kHumanKeypoints> frame;
+            for (py::ssize_t t = 0; t < frames; ++t) {
+                std::copy_n(human + t * frame.size(), frame.size(), frame.begin());
+                const double* before = t == 0 ? first : q + (t - 1) * joints;
+                std::copy_n(before, joints, q + t * joints);
+                used[t] = rt::solve_frame(hand_, objective_, frame.data(), q + t * joints);
+            }
+        }
+        return py::make_tuple(out, iterations);
+    }
+
+    double objective(const py::array& keypoints, const py::array& previous, const py::array& q) const {
+        return rt::objective_value(hand_, objective_, checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
+                                   checked_finite("previous_rad", previous, {hand_.joints()}),
+                                   checked_finite("q_rad", q, {hand_.joints()}));
+    }
+
+  private:
+    rt::Hand hand_;
+    rt::Objective objective_;
+};
+
+}  // namespace
+
+void bind_retarget(py::module_& m) {
+    py::class_<Solver>(m, "RetargetSolver",
+                         "Kinematics of a robot hand and the bounded least-squares solver that follows a human hand with it.")
+            .def(py::init<const py::array&, const py::array&, const py::array&, const py::array&, const py::array&, const py::array&,
+                        const py::array&, const py::array&, int, const py::array&, const py::array&, const py::array&,
+                        const py::array&, const py::array&, const py::array&, int, const py::array&, double, double, double, double,
+                        double>(),
+                      py::kw_only(), py::arg("parents"), py::arg("origins"), py::arg("axes"), py::arg("link_joints"), py::arg("multipliers"),
+                      py::arg("offsets"), py::arg("point_links"), py::arg("points"), py::arg("tips"), py::arg("lower"), py::arg("upper"),
+                      py::arg("human_tips"), py::arg("human_bases"), py::arg("bases"), py::arg("maps"), py::arg("thumb"),
+                      py::arg("palm_from_wrist"), py::arg("huber_m"), py::arg("smoothness_m2"), py::arg("pinch_weight"),
+                      py::arg("pinch_near_m"), py::arg("pinch_far_m"))
+            .def("points", &Solver::points, py::arg("q_rad"), "float64[N, J] -> float64[N, P, 3], palm frame, metres.")
+            .def("jacobian", &Solver::jacobian, py::arg("q_rad"), "float64[J] -> float64[P, 3, J], metres per radian.")
+            .def("solve", &Solver::solve, py::arg("keypoints_wrist_m"), py::arg("q_start_rad"),
+                      "float32[T, 21, 3], float64[J] -> float64[T, J] within limits, int32[T] iterations. Each frame starts at the one before.")
+            .def("objective", &Solver::objective, py::arg("keypoints_wrist_m"), py::arg("previous_rad"), py::arg("q_rad"),
+                      "The value solve() makes small for one frame: float64[21, 3], float64[J], float64[J] -> m^2.");
+}
