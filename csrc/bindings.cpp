@@ -1,5 +1,11 @@
 // The module: one bind_*.cpp per subject declares its functions and checks what comes in.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "simd.hpp"
 
 namespace py = pybind11;
 
@@ -11,6 +17,13 @@ void bind_retarget(py::module_& m);
 
 PYBIND11_MODULE(_kernels, m) {
     m.doc() = "C++ kernels of beingh0_edge: motion tokenizer, hand kinematics, rotations, rasteriser, retargeting.";
+    beingh0::simd();  // a BEINGH0_ISA this machine cannot run fails here, at import
+    m.def("isa", [] { return std::string(beingh0::simd().name); });
+    m.def("available_isas", [] {
+        int count = 0;
+        const char* const* names = beingh0::available_isas(count);
+        return std::vector<std::string>(names, names + count);
+    });
     bind_grq(m);
     bind_mano(m);
     bind_rotations(m);

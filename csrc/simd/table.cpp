@@ -1,0 +1,13 @@
+#include "vec.hpp"
+
+namespace beingh0 {
+namespace BEINGH0_ISA {
+
+#define BEINGH0_STRING_(x) #x
+#define BEINGH0_STRING(x) BEINGH0_STRING_(x)
+
+extern const Simd table;
+const Simd table = {BEINGH0_STRING(BEINGH0_ISA), kPanel, gemm, skin, activate, affine, normalise, add_rows};
+
+}  // namespace BEINGH0_ISA
+}  // namespace beingh0

@@ -1,0 +1,223 @@
+"""Forward kinematics of the human hand: pose and shape to 21 keypoints, and to the mesh on request."""
+
+from __future__ import annotations
+
+import logging
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beingh0_edge import _kernels, safe_pickle
+from beingh0_edge.errors import BundleError
+from beingh0_edge.types import SIDES, FloatArray, IntArray, Side
+
+_log = logging.getLogger(__name__)
+
+VERTICES, FACES, JOINTS, KEYPOINTS, BETAS, POSE_DIRS = 778, 1538, 16, 21, 10, 135
+
+# Vertices that stand for the finger tips, thumb to little. The two conventions differ by a few millimetres; Being-H0 was
+# trained with manotorch's.
+TIP_VERTICES: dict[str, dict[Side, tuple[int, int, int, int, int]]] = {
+    "manotorch": {"right": (745, 317, 444, 556, 673), "left": (745, 317, 445, 556, 673)},
+    "smplx": {"right": (744, 320, 443, 554, 671), "left": (744, 320, 443, 554, 671)},
+}
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "v_template": (VERTICES, 3), "shapedirs": (VERTICES, 3, BETAS), "posedirs": (VERTICES, 3, POSE_DIRS),
+    "J_regressor": (JOINTS, VERTICES), "weights": (VERTICES, JOINTS), "kintree_table": (2, JOINTS),
+    "f": (FACES, 3), "hands_components": (45, 45), "hands_mean": (45,)}
+PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+_LONGEST_AXIS_M = (0.02, 1.0)  # a hand in metres; outside, the file is in other units
+_WEIGHT_SUM_TOLERANCE = 1e-3  # float32 rows of MANO sum to one within 1e-6
+
+ArrayLike = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class HandPoints:
+    """What forward kinematics gives. Metres.
+
+    joints    float32[..., 21, 3]: wrist, thumb x4, index x4, middle x4, ring x4, little x4, base to tip
+    vertices  float32[..., 778, 3], or None unless asked for
+    """
+
+    joints: FloatArray
+    vertices: FloatArray | None
+
+
+class HandModel:
+    """A MANO-shaped hand (Romero et al. 2017) of one side.
+
+    Pose order is MANO's: wrist, then index, middle, little, ring, thumb with three joints each. Thread safe.
+    """
+
+    def __init__(self, arrays: dict[str, ArrayLike], side: Side = "right", *, source: str = "hand model") -> None:
+        """arrays: the keys of `SHAPES`, as in a MANO file. Raises BundleError naming `source`."""
+        if side not in SIDES:
+            raise ValueError(f"side: expected 'left' or 'right', got {side!r}")
+        checked = _check(arrays, source)
+        self.side: Side = side
+        self.faces: IntArray = np.ascontiguousarray(checked["f"], np.int32)
+        self.template_m: FloatArray = np.ascontiguousarray(checked["v_template"], np.float32)
+        self.mean_pose_rad: FloatArray = np.ascontiguousarray(checked["hands_mean"], np.float32)
+        self.components: FloatArray = np.ascontiguousarray(checked["hands_components"], np.float32)
+        self.shape_dirs: FloatArray = np.ascontiguousarray(checked["shapedirs"], np.float32)
+        self.skin_weights: FloatArray = np.ascontiguousarray(checked["weights"], np.float32)
+        for array in (self.faces, self.template_m, self.mean_pose_rad, self.components, self.shape_dirs,
+                      self.skin_weights):
+            array.flags.writeable = False
+        self._kernel = _kernels.HandModel(
+            v_template=self.template_m, shapedirs=self.shape_dirs, weights=self.skin_weights,
+            posedirs=np.ascontiguousarray(checked["posedirs"], np.float32),
+            j_regressor=np.ascontiguousarray(checked["J_regressor"], np.float32),
+            parents=np.array(PARENTS, np.int32),
+            tips=np.array([TIP_VERTICES[name][side] for name in TIP_VERTICES], np.int32))
+
+    @classmethod
+    def load(cls, path: str | Path, side: Side = "right") -> HandModel:
+        """Read a hand from .npz (MANO's keys) or from a MANO pickle.
+
+        Nothing in a pickle is executed. Raises BundleError naming the file, what was got and what was expected.
+        """
+        start = time.perf_counter()
+        path = Path(path)
+        model = cls(_read(path), side, source=str(path))
+        _log.info("loaded hand model %s (%s) in %.3f s", path, side, time.perf_counter() - start)
+        return model
+
+    @classmethod
+    def load_pair(cls, left: str | Path, right: str | Path) -> dict[Side, HandModel]:
+        """Both hands. Warns in the log if the left shape basis is not mirrored, a known defect of some MANO_LEFT files."""
+        models: dict[Side, HandModel] = {"left": cls.load(left, "left"), "right": cls.load(right, "right")}
+        if _left_basis_is_unmirrored(models["left"], models["right"]):
+            _log.warning("%s: shapedirs has the x sign of the right hand, so betas deform this left hand wrongly; "
+                         "it is used as it is", left)
+        return models
+
+    def forward(self, pose: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
+                flat_hand_mean: bool = True, center: bool = True, tips: str = "manotorch", vertices: bool = False,
+                pca_components: int | None = None) -> HandPoints:
+        """Pose to keypoints.
+
+        pose   float[..., 48]: axis-angle of wrist, then fingers, radians; or float[..., 3 + pca_components]
+        betas  float[10] for all or float[..., 10]; None means zeros
+        trans  float[3] or float[..., 3], metres, added at the end
+        flat_hand_mean  False adds the model's mean pose to the fingers
+        center  True puts the wrist joint at the origin (so that trans is its position); False is classic MANO trans
+        tips   "manotorch" (as Being-H0) or "smplx"
+        Raises: ValueError for another shape or a value that is not finite.
+        """
+        width = 48 if pca_components is None else 3 + pca_components
+        if pca_components is not None and not 1 <= pca_components <= 45:
+            raise ValueError(f"pca_components: expected 1 to 45, got {pca_components}")
+        pose = _floats("pose", pose, (width,))
+        if pca_components is not None:
+            fingers = pose[..., 3:] @ self.components[:pca_components]
+            pose = np.concatenate([pose[..., :3], fingers], -1)
+        mean = None if flat_hand_mean else self.mean_pose_rad.reshape(15, 3)
+        batch = pose.shape[:-1]
+        return self._forward(pose.reshape(-1, JOINTS, 3), batch, betas, trans, mean, center, tips, vertices)
+
+    def forward_rotmats(self, rotations: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
+                        center: bool = True, tips: str = "manotorch", vertices: bool = False) -> HandPoints:
+        """As `forward`, from rotation matrices float[..., 16, 3, 3]: wrist, then fingers; used as given."""
+        rotations = _floats("rotations", rotations, (JOINTS, 3, 3))
+        batch = rotations.shape[:-3]
+        return self._forward(rotations.reshape(-1, JOINTS, 3, 3), batch, betas, trans, None, center, tips, vertices)
+
+    def joints_from_rotmats(self, wrist: ArrayLike, fingers: ArrayLike, betas: ArrayLike | None = None,
+                            trans: ArrayLike | None = None) -> FloatArray:
+        """Keypoints float32[..., 21, 3] from wrist float[..., 3, 3] and fingers float[..., 15, 3, 3], wrist-centred."""
+        wrist = np.asarray(wrist)
+        rotations = np.concatenate([wrist[..., None, :, :], np.asarray(fingers)], -3)
+        return self.forward_rotmats(rotations, betas, trans).joints
+
+    def _forward(self, pose: FloatArray, batch: tuple[int, ...], betas: ArrayLike | None, trans: ArrayLike | None,
+                 mean: FloatArray | None, center: bool, tips: str, vertices: bool) -> HandPoints:
+        if tips not in TIP_VERTICES:
+            raise ValueError(f"tips: expected one of {', '.join(TIP_VERTICES)}, got {tips!r}")
+        shape = np.zeros(BETAS, np.float32) if betas is None else _floats("betas", betas, (BETAS,))
+        if shape.ndim > 1:
+            shape = _broadcast("betas", shape, batch)
+        offset = None if trans is None else _broadcast("trans", _floats("trans", trans, (3,)), batch)
+        joints, mesh = self._kernel.forward(np.ascontiguousarray(pose), shape, offset, mean, center,
+                                            list(TIP_VERTICES).index(tips), vertices)
+        return HandPoints(joints.reshape(*batch, KEYPOINTS, 3),
+                          None if mesh is None else mesh.reshape(*batch, VERTICES, 3))
+
+
+def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.shape[array.ndim - len(tail):] != tail:
+        raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], got {array.dtype}{list(array.shape)}")
+    single = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{name}: expected finite values, got {int(np.sum(~np.isfinite(single)))} that are not")
+    return single
+
+
+def _broadcast(name: str, value: FloatArray, batch: tuple[int, ...]) -> FloatArray:
+    try:
+        full = np.broadcast_to(value, (*batch, value.shape[-1]))
+    except ValueError:
+        raise ValueError(f"{name}: expected [{value.shape[-1]}] or {[*batch, value.shape[-1]]}, "
+                         f"got {list(value.shape)}") from None
+    return np.ascontiguousarray(full.reshape(-1, value.shape[-1]))
+
+
+def _read(path: Path) -> dict[str, ArrayLike]:
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file", str(path))
+    if path.suffix != ".npz":
+        return safe_pickle.load_mano(path, SHAPES)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files if name in SHAPES}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: not a readable .npz without pickled objects ({error})", str(path)) from error
+
+
+def _check(arrays: dict[str, ArrayLike], source: str) -> dict[str, ArrayLike]:
+    """Every key with its shape, finite, with MANO's tree; float64 or as stored. Lists all that is wrong."""
+    wrong = [f"{name}: missing" for name in SHAPES if name not in arrays]
+    checked = {}
+    for name in SHAPES.keys() & arrays.keys():
+        array = np.asarray(arrays[name])
+        if name == "shapedirs" and array.ndim == 3 and array.shape[-1] > BETAS:
+            array = array[..., :BETAS]  # MANO files of some releases carry more directions than are used
+        if array.shape != SHAPES[name]:
+            wrong.append(f"{name}: expected {list(SHAPES[name])}, got {list(array.shape)}")
+        elif array.dtype.kind not in "fiu":
+            wrong.append(f"{name}: expected numbers, got {array.dtype}")
+        elif not np.isfinite(array).all():
+            wrong.append(f"{name}: holds values that are not finite")
+        checked[name] = array
+    if wrong:
+        raise BundleError(f"{source}: not a MANO hand: {'; '.join(sorted(wrong))}", source)
+
+    # The root's parent is -1, stored as an unsigned 2^32 - 1 in MANO files.
+    parents = [-1 if p in (-1, 2**32 - 1) else int(p) for p in checked["kintree_table"][0]]
+    if parents != list(PARENTS):
+        raise BundleError(f"{source}: kintree_table: expected parents {list(PARENTS)}, got {parents}", source)
+    faces = checked["f"]
+    if faces.min() < 0 or faces.max() >= VERTICES:
+        raise BundleError(f"{source}: f: expected vertices in [0, {VERTICES}), got {faces.min()} to {faces.max()}", source)
+    rows = checked["weights"].sum(1)
+    if np.abs(rows - 1).max() > _WEIGHT_SUM_TOLERANCE:
+        raise BundleError(f"{source}: weights: expected rows that sum to 1, got {rows.min():.4g} to {rows.max():.4g}",
+                          source)
+    size = float(np.ptp(checked["v_template"], 0).max())
+    if not _LONGEST_AXIS_M[0] < size < _LONGEST_AXIS_M[1]:
+        raise BundleError(f"{source}: v_template: expected a hand in metres, got one {size:.4g} long", source)
+    return checked
+
+
+def _left_basis_is_unmirrored(left: HandModel, right: HandModel) -> bool:
+    """True if the x parts of both shape bases agree where they should be opposite."""
+    x_left, x_right = left.shape_dirs[:, 0], right.shape_dirs[:, 0]
+    return bool(np.abs(x_left - x_right).sum() < np.abs(x_left + x_right).sum())
