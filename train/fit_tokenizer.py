@@ -28,11 +28,12 @@ STD_FLOOR = 1e-3  # a constant feature is kept, not blown up
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    steps: int = 6000
+    steps: int = 2000
     batch: int = 512
     lr: float = 2e-3
     commit_weight: float = 0.02
     velocity_weight: float = 0.5
+    half_until: float = 0.8  # share of the steps with bfloat16 convolutions; the rest settle in float32
     seed: int = 0
 
 
@@ -65,7 +66,7 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * cosine(step / recipe.steps)
         target = (batch - model.mean) / (model.std + 1e-6)
-        out, commit = model(batch, levels)
+        out, commit = model(batch, levels, half=step < recipe.half_until * recipe.steps)
         reconstruction = F.smooth_l1_loss(out, target, beta=0.2)
         velocity = F.smooth_l1_loss(out.diff(dim=1), target.diff(dim=1), beta=0.2)
         loss = reconstruction + recipe.velocity_weight * velocity + recipe.commit_weight * commit

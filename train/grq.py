@@ -187,11 +187,18 @@ class MotionVQ(nn.Module):
             ids.append(index.view(n, t, levels))
         return torch.cat(parts, -1), torch.stack(losses).mean(), torch.stack(ids, 1)
 
-    def forward(self, features: Tensor, levels: int | None = None) -> tuple[Tensor, Tensor]:
-        """Straight-through reconstruction (normalised) and commitment loss."""
-        z = self.latent(features)
+    def forward(self, features: Tensor, levels: int | None = None, *, half: bool = False) -> tuple[Tensor, Tensor]:
+        """Straight-through reconstruction (normalised) and commitment loss; `half`: convolutions in bfloat16."""
+        def cast() -> torch.autocast:
+            return torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=half)
+
+        with cast():
+            z = self.latent(features)
+        z = z.float()
         q, commit, _ = self.quantise(z, levels)
-        return self.decode_latent(z + (q - z).detach()), commit
+        with cast():
+            out = self.decode_latent(z + (q - z).detach())
+        return out.float(), commit
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ def make_probe(data: VlaData, aids: Aids, vq: MotionVQ, grasp_offset_m: npt.NDAr
 
         xyz = np.concatenate(points)
         distance = np.linalg.norm(xyz - target, axis=1)
-        head = aids.read_position(torch.cat(mots)).cpu().numpy()
+        with torch.no_grad():
+            head = aids.read_position(torch.cat(mots)).cpu().numpy()
         return {"nearest": nearest(xyz), "shuffled": nearest(np.concatenate(rotated)),
                 "reach": float((distance < REACH_M).mean()), "median_mm": float(np.median(distance)) * 1000,
                 "head_nearest": nearest(head.astype(np.float32)),
