@@ -241,8 +241,8 @@ def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> npt.NDArra
     laplacian[edges[:, 0], edges[:, 1]] = laplacian[edges[:, 1], edges[:, 0]] = -(np.mean(length) / length)
     laplacian -= np.diag(laplacian.sum(axis=1))
     weights = np.empty_like(start)
-    narrow = np.linalg.inv(np.eye(len(vertices)) + 0.9 * laplacian) @ start
-    wide = np.linalg.inv(np.eye(len(vertices)) + 5.0 * laplacian) @ start
+    narrow = np.linalg.inv(np.eye(len(vertices)) + 0.3 * laplacian) @ start
+    wide = np.linalg.inv(np.eye(len(vertices)) + 3.0 * laplacian) @ start
     weights[:] = narrow
     base = [1 + 3 * f for f in range(5)]  # knuckles and the thumb's root bend over a longer stretch of skin
     weights[:, base] = 0.5 * (narrow + wide)[:, base]
