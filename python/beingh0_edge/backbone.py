@@ -204,6 +204,9 @@ class Backbone:
         Where the rules leave one token it is taken without asking the model, and enters together with the
         next.
         """
+        if isinstance(rules, SlotRules) and (needed := len(embeddings) + rules.left) > self.engine.context:
+            raise ValueError(f"the request needs {needed} tokens, more than the context of "
+                             f"{self.engine.context} tokens")
         request = self._request = object()
         chooser, ids = sampling.chooser(), self.vocabulary.ids()
         forced = self._take_forced(rules)

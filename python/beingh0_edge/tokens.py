@@ -248,6 +248,11 @@ class SlotRules:
     def done(self) -> bool:
         return self._next == len(self._windows)
 
+    @property
+    def left(self) -> int:
+        """Tokens still to come."""
+        return len(self._windows) - self._next
+
     def allowed(self) -> slice:
         """The rows that may come next."""
         return self._windows[self._next]
