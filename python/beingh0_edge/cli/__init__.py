@@ -1,6 +1,6 @@
 """The command `beingh0`: the one place that may use every part of the package, and the only one that prints.
 
-What can go wrong by itself (a wrong argument, a missing or damaged file, a port that is taken, a hand in fault)
+What can go wrong by itself (a wrong argument, a missing or damaged file, a taken port, a hand at fault)
 ends in one line on stderr and exit status 2. Anything else is a bug and shows its traceback.
 """
 

@@ -1,0 +1,53 @@
+"""`beingh0 infer`: motion for one picture and one sentence, written to a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..policy import Policy
+from ..preprocess import Camera, read_image
+from ..prompt import motion_question
+from ..types import Observation
+from .outputs import staged
+from .pictures import draw_motion
+from .tables import timing_table
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; see `beingh0 infer --help`."""
+
+    bundle: str
+    image: Path
+    task: str
+    hands: str
+    seconds: int
+    seed: int
+    greedy: bool
+    intrinsics_px: tuple[float, float, float, float] | None
+
+    def observation(self) -> Observation:
+        """The observation. Raises ValueError or FileNotFoundError for what no bundle could answer."""
+        motion_question(self.task, self.seconds, self.hands)
+        if self.seed < 0:
+            raise ValueError(f"--seed: expected a whole number from 0 on, got {self.seed}")
+        image = read_image(self.image)
+        if self.intrinsics_px is not None:
+            Camera(*self.intrinsics_px, width=image.shape[1], height=image.shape[0])
+        return Observation(image, self.task, self.intrinsics_px)
+
+
+def run_infer(request: Request, out: Path) -> str:
+    """Writes motion.npz, motion.json, overlay.png and overlay.mp4 into `out`; returns a table for people.
+
+    Raises ValueError, FileNotFoundError, BundleError, BackendError.
+    """
+    observation = request.observation()
+    with staged(out) as stage:
+        policy = Policy.load(request.bundle)
+        motion = policy.generate(observation, request.seconds, request.hands, greedy=request.greedy,
+                                 seed=request.seed)
+        motion.save(stage)
+        draw_motion(stage, policy, observation, motion)
+    return f"{timing_table(motion)}   milliseconds\nwritten to {out}"
