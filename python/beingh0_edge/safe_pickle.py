@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
              "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1",
              "ByteStorage": "|u1", "BoolStorage": "|b1"}
-_PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
                  UnicodeDecodeError, OverflowError, MemoryError)
 
 
@@ -55,7 +55,7 @@ def load_torch(path: str | Path) -> Any:
                 return _TorchUnpickler(stream, archive, f"{root}data/", path).load()
     except BundleError:
         raise
-    except (*_PARSE_ERRORS, zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (*PARSE_ERRORS, zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise BundleError(f"{path}: damaged torch checkpoint ({error})", str(path)) from error
 
 
@@ -75,11 +75,11 @@ def load_mano(path: str | Path, names: Iterable[str]) -> dict[str, Array]:
         return {name: _array_of(content[name]) for name in names if name in content}
     except BundleError:
         raise
-    except (*_PARSE_ERRORS, RecursionError) as error:
+    except (*PARSE_ERRORS, RecursionError) as error:
         raise BundleError(f"{path}: damaged MANO pickle ({error})", str(path)) from error
 
 
-class _Restricted(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
     """Resolves the names in `allowed` and no others."""
 
     allowed: dict[tuple[str, str], Any]
@@ -127,7 +127,7 @@ def _rebuild_parameter(data: Array, *_rest: Any) -> Array:
     return data
 
 
-class _TorchUnpickler(_Restricted):
+class _TorchUnpickler(RestrictedUnpickler):
     allowed = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
@@ -275,7 +275,7 @@ def _mano_names() -> dict[tuple[str, str], Any]:
     return names
 
 
-class _ManoUnpickler(_Restricted):
+class _ManoUnpickler(RestrictedUnpickler):
     allowed = _mano_names()
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
