@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
+from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,13 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec
+Codec = InspireRs485Codec | DynamixelCodec
 
-CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({"inspire_rh56": InspireRs485Codec})
+CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
+    "inspire_rh56": InspireRs485Codec,
+    "dynamixel": DynamixelCodec,
+    "leap": LeapCodec,
+})
 
 
 def codec(name: str) -> Codec:

@@ -398,4 +398,5 @@ NB_MODULE(_bridge, m) {
   bridge::bind_controller(m);
   bridge::bind_loop(m);
   bridge::bind_inspire(m);
+  bridge::bind_dynamixel(m);
 }

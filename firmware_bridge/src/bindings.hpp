@@ -6,5 +6,6 @@
 namespace bridge {
 
 void bind_inspire(nanobind::module_& m);
+void bind_dynamixel(nanobind::module_& m);
 
 }  // namespace bridge

@@ -1,0 +1,24 @@
+"""Argument checks the codecs share: a wrong argument is a ValueError that says what was got and expected."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+
+
+def whole(name: str, value: int, lowest: int, highest: int) -> int:
+    """`value` as an int in [lowest, highest]. Raises ValueError; TypeError if it is no integer."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value}")
+    number = operator.index(value)
+    if not lowest <= number <= highest:
+        raise ValueError(f"{name}: expected {lowest} to {highest}, got {number}")
+    return number
+
+
+def wholes(name: str, values: Iterable[int], count: int, lowest: int, highest: int) -> tuple[int, ...]:
+    """Exactly `count` integers in [lowest, highest]. Raises ValueError or TypeError."""
+    numbers = tuple(whole(f"{name}[{i}]", value, lowest, highest) for i, value in enumerate(values))
+    if len(numbers) != count:
+        raise ValueError(f"{name}: expected {count} values, got {len(numbers)}")
+    return numbers
