@@ -12,6 +12,12 @@ import numpy.typing as npt
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
+from beingh0_edge.firmware_bridge.codec_modbus import (
+    InspireModbusCodec,
+    InspireTcpCodec,
+    ModbusRtuCodec,
+    ModbusTcpCodec,
+)
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,14 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec | DynamixelCodec
+Codec = InspireRs485Codec | ModbusRtuCodec | DynamixelCodec
 
 CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "inspire_rh56": InspireRs485Codec,
+    "inspire_rh56_modbus": InspireModbusCodec,
+    "inspire_rh56_tcp": InspireTcpCodec,
+    "modbus_rtu": ModbusRtuCodec,
+    "modbus_tcp": ModbusTcpCodec,
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
 })

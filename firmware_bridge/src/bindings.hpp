@@ -6,6 +6,7 @@
 namespace bridge {
 
 void bind_inspire(nanobind::module_& m);
+void bind_modbus(nanobind::module_& m);
 void bind_dynamixel(nanobind::module_& m);
 
 }  // namespace bridge
