@@ -1,4 +1,4 @@
-"""`Bridge`: a hand that follows trajectories within its limits, and stops before anything else when something is wrong."""
+"""`Bridge`: a hand that follows trajectories within its limits and stops first when something is wrong."""
 
 from __future__ import annotations
 
@@ -6,147 +6,25 @@ import logging
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.hands import HandSpec, check_side, hand_spec
 from beingh0_edge.firmware_bridge.ports import explain_open_failure
+from beingh0_edge.firmware_bridge.safety import Safety
 from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
+from beingh0_edge.firmware_bridge.state import Array, HandLog, HandState
 from beingh0_edge.types import HandTrajectory, Side
 
 _log = logging.getLogger(__name__)
 
-Array = npt.NDArray[np.float64]
-
 _RECENT_CYCLES = 50
 _WHOLE_LOG = 1 << 20
 _LOWEST_RATE_HZ = 10.0
-
-
-@dataclass(frozen=True)
-class Safety:
-    """When the bridge stops by itself. Every value has bounds; a value outside them is refused (ValueError).
-
-    hold_after_s        no newer trajectory for this long after the last one ended: state hold, pose kept
-    freeze_after_s      still none: the measured pose becomes the target, and moving again needs arm()
-    feedback_stale_s    no valid pose from the hand for this long: freeze
-    consecutive_errors  failed transactions in a row: fault
-    error_rate          share of transactions failed within the last second: fault
-    resume_within_rad   a trajectory ends a hold without arm() only if it starts this close to the held pose
-    max_temperature_c   of any joint: fault (besides the hand's own limit)
-    max_current_a       of any joint: fault (besides the hand's own limit)
-    ignored_error_bits  error bits of the hand that are reported but are no fault
-    blend_s             least time from the commanded state into a new trajectory
-    """
-
-    hold_after_s: float = 0.15
-    freeze_after_s: float = 2.0
-    feedback_stale_s: float = 0.1
-    consecutive_errors: int = 5
-    error_rate: float = 0.2
-    resume_within_rad: float = 0.5
-    max_temperature_c: float = 70.0
-    max_current_a: float = 2.0
-    ignored_error_bits: int = 0
-    blend_s: float = 0.1
-
-    _BOUNDS = {  # noqa: RUF012  (a constant of the class, not a field)
-        "hold_after_s": (0.02, 1.0),
-        "freeze_after_s": (0.02, 30.0),
-        "feedback_stale_s": (0.02, 0.5),
-        "consecutive_errors": (1, 20),
-        "error_rate": (0.01, 0.5),
-        "resume_within_rad": (0.0, 1.0),
-        "max_temperature_c": (30.0, 90.0),
-        "max_current_a": (0.05, 3.0),
-        "ignored_error_bits": (0, 0xFFFFFFFF),
-        "blend_s": (0.02, 2.0),
-    }
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            low, high = self._BOUNDS[field.name]
-            value = getattr(self, field.name)
-            if not low <= value <= high:
-                raise ValueError(f"Safety.{field.name}: expected {low:g} to {high:g}, got {value!r}")
-        if self.freeze_after_s < self.hold_after_s:
-            raise ValueError("Safety.freeze_after_s: expected at least hold_after_s "
-                             f"({self.hold_after_s:g} s), got {self.freeze_after_s:g} s")
-
-    def _native(self) -> _bridge.Safety:
-        native = _bridge.Safety()
-        for field in fields(self):
-            if field.name != "ignored_error_bits":
-                setattr(native, field.name, getattr(self, field.name))
-        native.fault_mask = 0xFFFFFFFF & ~self.ignored_error_bits
-        return native
-
-
-@dataclass(frozen=True, eq=False)
-class HandState:
-    """One look at the hand and the bridge. Joint arrays are in the order of `joint_names`.
-
-    t_s             time of the cycle on the monotonic clock
-    state           disconnected, connected, idle, active, hold, fault or estop
-    reason          why it is in hold, fault, estop or disconnected, else "none"
-    q_rad           float64[J], measured; q_age_s says how old
-    q_cmd_rad       float64[J], commanded after all limits
-    force_g         float64[J], gram-force as the hand reports it, at the fingertip, with the sensor's own bias
-    error_bits      uint32[J], the hand's own; HandSpec.error_bits names them
-    status          uint8[J], the vendor's motion status
-    counts          what happened on the wire, by kind
-    late_*_ms       how late cycles began since the bridge was opened
-    realtime        the loop runs under SCHED_FIFO; memory_locked, low_latency likewise say what was granted
-    """
-
-    t_s: float
-    cycle: int
-    missed_deadlines: int
-    state: str
-    reason: str
-    settled: bool
-    joint_names: tuple[str, ...]
-    q_rad: Array
-    q_age_s: float
-    q_cmd_rad: Array
-    force_g: Array
-    current_a: Array
-    temperature_c: Array
-    error_bits: npt.NDArray[np.uint32]
-    status: npt.NDArray[np.uint8]
-    counts: Mapping[str, int]
-    late_p50_ms: float
-    late_p99_ms: float
-    late_max_ms: float
-    realtime: bool
-    memory_locked: bool
-    low_latency: bool
-
-
-@dataclass(frozen=True, eq=False)
-class HandLog:
-    """The cycles the bridge remembers (the last 8192), oldest first.
-
-    t_s float64[N] monotonic; late_ms float64[N]; q_rad, q_cmd_rad, force_g float64[N, J]; state, reason, read and
-    written: N words each (read and written are the outcomes of the cycle's transactions).
-    """
-
-    joint_names: tuple[str, ...]
-    t_s: Array
-    late_ms: Array
-    q_rad: Array
-    q_cmd_rad: Array
-    force_g: Array
-    state: tuple[str, ...]
-    reason: tuple[str, ...]
-    read: tuple[str, ...]
-    written: tuple[str, ...]
 
 
 class Bridge:
@@ -184,8 +62,8 @@ class Bridge:
         family             "A" vouches for register map A when the hand cannot be recognised by reading
         realtime_priority  SCHED_FIFO priority of the loop, 0 for none
 
-        Raises: ValueError, TransportError (port missing, taken, lost), TransportTimeout (no answer), HandError
-                (another kind of hand).
+        Raises: ValueError, TransportError (port missing, taken, lost), TransportTimeout (no answer),
+                HandError (another kind of hand).
         """
         spec = hand_spec(name)
         which = check_side(side)
@@ -217,7 +95,7 @@ class Bridge:
             loop = _bridge.open_inspire_rs485(
                 port=port if simulator is None else simulator.port, baud=speed_baud, device_id=address,
                 rate_hz=rate, reply_timeout_s=reply_timeout_s, speed=speed, force_g=force_g,
-                trust_family=family == "A", limits=limits, safety=(safety or Safety())._native(),
+                trust_family=family == "A", limits=limits, safety=(safety or Safety()).native(),
                 realtime_priority=realtime_priority,
             )
         except BaseException as error:
@@ -233,8 +111,8 @@ class Bridge:
         hand = cls(spec, which, port, loop, limits, simulator)
         snapshot = loop.snapshot()
         if realtime_priority and not snapshot["realtime"]:
-            _log.warning("%s on %s: no real-time priority (allow it with 'rtprio 99' in limits.conf); the loop runs "
-                         "without and cycles may be late under load", name, port)
+            _log.warning("%s on %s: no real-time priority (allow it with 'rtprio 99' in limits.conf); cycles "
+                         "may be late under load", name, port)
         _log.info("%s on %s: connected, %g Hz", name, port, rate)
         hand._wait_until_talking()
         return hand
@@ -252,11 +130,11 @@ class Bridge:
         """Follows a trajectory from now on, blended in from the commanded pose; replaces the one before.
 
         trajectory  every joint of the hand by name, in any order; values within the joints' ranges
-        elapsed_s   how much of the trajectory already lies in the past, for example the time it took to compute
+        elapsed_s   how much of the trajectory already lies in the past, say the time it took to compute
         blocking    return when it has been played and the command stands still
 
         A trajectory that is not fit to be followed stops the hand first and raises second.
-        Raises: ValueError, TypeError (joints, shapes), LimitError (values, times), HandError (state of the hand).
+        Raises: ValueError, TypeError (joints, shapes), LimitError (values, times), HandError (state).
         """
         try:
             t_s, q_rad = self._ordered(trajectory)
@@ -328,26 +206,12 @@ class Bridge:
     @property
     def state(self) -> HandState:
         """The newest snapshot; never waits for the hand."""
-        s = self._loop.snapshot()
-        return HandState(
-            t_s=s["t_s"], cycle=s["cycle"], missed_deadlines=s["missed_deadlines"], state=s["state"],
-            reason=s["reason"], settled=s["settled"], joint_names=self.spec.joint_names, q_rad=s["q_rad"],
-            q_age_s=_bridge.monotonic_s() - s["measured_t_s"], q_cmd_rad=s["q_cmd_rad"], force_g=s["force_g"],
-            current_a=s["current_a"], temperature_c=s["temperature_c"], error_bits=s["error_bits"],
-            status=s["status"], counts=s["counts"], late_p50_ms=s["lateness_p50_ms"],
-            late_p99_ms=s["lateness_p99_ms"], late_max_ms=s["lateness_max_ms"], realtime=s["realtime"],
-            memory_locked=s["memory_locked"], low_latency=s["low_latency"],
-        )
+        return HandState.of(self._loop.snapshot(), self.spec.joint_names, _bridge.monotonic_s())
 
     @property
     def log(self) -> HandLog:
         """The remembered cycles as arrays, for plots and post-mortems."""
-        r = self._loop.recent(_WHOLE_LOG)
-        return HandLog(
-            joint_names=self.spec.joint_names, t_s=r["t_s"], late_ms=r["late_ms"], q_rad=r["q_rad"],
-            q_cmd_rad=r["q_cmd_rad"], force_g=r["force_g"], state=tuple(r["state"]), reason=tuple(r["reason"]),
-            read=tuple(r["read"]), written=tuple(r["written"]),
-        )
+        return HandLog.of(self._loop.recent(_WHOLE_LOG), self.spec.joint_names)
 
     def recent(self, cycles: int = _RECENT_CYCLES) -> list[dict[str, Any]]:
         """The last cycles as dictionaries, oldest first; every HandError carries them."""
@@ -377,8 +241,9 @@ class Bridge:
             raise TypeError(f"trajectory: expected a HandTrajectory, got {type(trajectory).__name__}")
         names = tuple(trajectory.joint_names)
         wanted = self.spec.joint_names
-        if sorted(names) != sorted(wanted):
-            raise ValueError(f"joint_names: expected {', '.join(wanted)} in any order, got {', '.join(names)}")
+        if sorted(map(str, names)) != sorted(wanted):
+            raise ValueError(f"joint_names: expected {', '.join(wanted)} in any order, "
+                             f"got {', '.join(map(str, names))}")
         t_s = np.ascontiguousarray(_numbers("t_s", trajectory.t_s))
         q_rad = _numbers("q_rad", trajectory.q_rad)
         if t_s.ndim != 1 or q_rad.shape != (t_s.size, len(wanted)):
@@ -393,16 +258,16 @@ class Bridge:
         if not self._loop.running:
             raise TransportError(f"{self.spec.name}: the bridge on {self.port} is closed", self.spec.name)
         if not answered:
-            raise TransportTimeout(f"{self.spec.name}: the bridge did not answer {what} in time", self.spec.name,
-                                   self.recent())
+            raise TransportTimeout(f"{self.spec.name}: the bridge did not answer {what} in time",
+                                   self.spec.name, self.recent())
         raise self._state_error(self._loop.snapshot(), what, verdict)
 
     def _state_error(self, snapshot: dict[str, Any], what: str, verdict: str = "") -> HandError:
         name, recent = self.spec.name, self.recent()
         state, reason = snapshot["state"], snapshot["reason"]
         if state == "disconnected" or verdict == "not_connected":
-            return TransportError(f"{name}: {what}: the port {self.port} was lost; the bridge reopens it when it is "
-                                  "back, then arm() again", name, recent)
+            return TransportError(f"{name}: {what}: the port {self.port} was lost; the bridge reopens it as "
+                                  "soon as it is back, then arm() again", name, recent)
         if verdict == "nothing_to_reset":
             return HandError(f"{name}: reset: nothing to reset, the state is {state}", name, recent)
         if verdict == "no_fresh_feedback" or reason == "feedback_stale":
@@ -414,8 +279,8 @@ class Bridge:
         if verdict == "hand_reports_error" or (state == "fault" and reason != "conversion_range"):
             bits = snapshot["error_bits"]
             code = int(np.bitwise_or.reduce(bits)) if reason == "hand_error" else 0
-            return HandFault(f"{name}: {what}: fault, {self._describe_fault(snapshot)}; reset() and arm()", name,
-                             recent, code)
+            return HandFault(f"{name}: {what}: fault, {self._describe_fault(snapshot)}; reset() and arm()",
+                             name, recent, code)
         if state == "estop":
             return HandError(f"{name}: {what}: e-stop is latched; reset() and arm()", name, recent)
         if verdict == "needs_rearm":

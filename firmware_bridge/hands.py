@@ -1,4 +1,4 @@
-"""The hands the bridge drives: one row per hand, all its numbers in one place, each with where it comes from."""
+"""The hands the bridge drives: one row per hand, all its numbers in one place, with their source."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class HandSpec:
 
 
 def _inspire_joint(name: str, upper_rad: float) -> Joint:
-    # The slower published full stroke, 0.8 s at SPEED_SET 1000 (DFX); the commanded pose reaches that speed in 0.1 s.
+    # The slower published full stroke: 0.8 s at SPEED_SET 1000 (DFX). That speed is reached within 0.1 s.
     speed = upper_rad / 0.8
     return Joint(name, 0.0, upper_rad, speed, speed / 0.1)
 

@@ -1,4 +1,4 @@
-"""Hands that exist only in memory: they speak the real protocol on a pseudo-terminal, in a process of their own.
+"""Hands that exist only in memory: the real protocol on a pseudo-terminal, in a process of their own.
 
 `sim:inspire_rh56?fault=drop:0.05,echo&seed=3` is a port name like any other for `Bridge.open`.
 """

@@ -1,7 +1,8 @@
-"""A simulated Inspire RH56 (map A), written from the manual: registers, motion, force, heat and its error rules.
+"""A simulated Inspire RH56 (map A), written from the manual: registers, motion, force, heat, error rules.
 
-Options: device_id, latency_s, object (fingers meet something at this angle register value), stuck (joint name),
-hot (joint name), pose (six comma-separated register values to start with).
+Options: device_id, latency_s, object (fingers meet something at this angle register value), stuck (joint
+name), hot (joint name), pose (six comma-separated register values to start with), map (B: a hand of
+another family, which knows nothing at map A's addresses).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _MAP: dict[int, tuple[int, bool]] = {
     1582: (12, False), 1594: (12, False), 1606: (6, False), 1612: (6, False), 1618: (6, False),
 }
 _WRITABLE = frozenset(a + i for a, (n, writable) in _MAP.items() if writable for i in range(n))
-_OPTIONS = ("device_id", "latency_s", "object", "stuck", "hot", "pose")
+_OPTIONS = ("device_id", "latency_s", "object", "stuck", "hot", "pose", "map")
 
 
 class InspireRh56:
@@ -53,6 +54,7 @@ class InspireRh56:
         self._heard_s = 0.0
         self._now_s: float | None = None
         self._latency_s = _LATENCY_S
+        self._foreign = False
         self._obstacle: float | None = None
         self._stuck: set[int] = set()
         self._heated: set[int] = set()
@@ -68,8 +70,8 @@ class InspireRh56:
         self._target = [1000] * 6
         self._coming: list[tuple[float, list[int]]] = []
         self._memory[1000] = 1
-        for address, value in ((1020, 1500), (1032, 1000), (1044, 500), (1498, 500), (1522, 1000)):
-            struct.pack_into("<6h", self._memory, address, *[value] * 6)
+        for address, number in ((1020, 1500), (1032, 1000), (1044, 500), (1498, 500), (1522, 1000)):
+            struct.pack_into("<6h", self._memory, address, *[number] * 6)
         struct.pack_into("<h", self._memory, 1472, 24000)
         for name, value in (options or {}).items():
             self.set(name, value)
@@ -95,6 +97,10 @@ class InspireRh56:
                     raise ValueError("expected six values from 0 to 1000")
                 self._angle = [float(v) for v in pose]
                 self._target = pose
+            elif name == "map":
+                if value not in ("A", "B"):
+                    raise ValueError("expected A or B")
+                self._foreign = value == "B"
             else:
                 raise ValueError(f"unknown option; known: {', '.join(_OPTIONS)}")
         except ValueError as error:
@@ -144,7 +150,8 @@ class InspireRh56:
             return _REPLY + body + bytes([sum(body) & 0xFF])
 
         if command == _READ and len(payload) == 1 and address + payload[0] <= len(self._memory):
-            return [(0.0, reply(bytes(self._memory[address: address + payload[0]])))]
+            found = bytes(self._memory[address: address + payload[0]])
+            return [(0.0, reply(bytes(len(found)) if self._foreign else found))]
         if command == _WRITE and all(address + i in _WRITABLE for i in range(len(payload))):
             self._write(address, payload, now_s)
             answers = [(0.0, reply(b"\x01"))]

@@ -91,17 +91,20 @@ class RunningSimulator:
 
 
 def start_simulator(port: str) -> RunningSimulator:
-    """Starts `sim:NAME[?options]`. Raises ValueError for a bad name or option, TransportError if it does not start."""
+    """Starts `sim:NAME[?options]`.
+
+    Raises ValueError for a bad name or option, TransportError if it does not start.
+    """
     parse_spec(port)
     process = subprocess.Popen(
         [sys.executable, "-m", __package__, port.removeprefix(_PREFIX)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
-    assert process.stdout is not None and process.stderr is not None
+    if process.stdout is None or process.stderr is None:
+        raise TransportError(f"{port} did not start: no pipes")
     path = process.stdout.readline().strip()
     if not path:
-        complaint = process.stderr.read().strip()
-        simulator = RunningSimulator(process, port)
-        simulator.close()
-        raise TransportError(f"{port} did not start: {complaint.splitlines()[-1] if complaint else 'no message'}")
+        complaint = process.stderr.read().strip().splitlines()
+        RunningSimulator(process, port).close()
+        raise TransportError(f"{port} did not start: {complaint[-1] if complaint else 'no message'}")
     return RunningSimulator(process, path)

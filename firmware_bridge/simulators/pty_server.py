@@ -59,7 +59,7 @@ class PtyServer:
     def plug(self) -> None:
         if self._master >= 0:
             return
-        self._master, self._slave = pty.openpty()  # the slave stays open here, so a closing client is no hang-up
+        self._master, self._slave = pty.openpty()  # a closing client is no hang-up while we hold the slave
         tty.setraw(self._slave)
         fresh = self.port + ".new"
         os.symlink(os.ttyname(self._slave), fresh)

@@ -150,10 +150,10 @@ nb::dict snapshot_dict(const Loop& loop) {
   out["error_bits"] = array_of<std::uint32_t>(s.telemetry.error_bits, n);
   out["status"] = array_of<std::uint8_t>(s.telemetry.status, n);
   out["counts"] = as_dict(s.counts);
-  out["lateness_p50_ms"] = loop.lateness().percentile_ms(0.50);
-  out["lateness_p99_ms"] = loop.lateness().percentile_ms(0.99);
-  out["lateness_p999_ms"] = loop.lateness().percentile_ms(0.999);
-  out["lateness_max_ms"] = loop.lateness().worst_ms();
+  out["late_p50_ms"] = loop.lateness().percentile_ms(0.50);
+  out["late_p99_ms"] = loop.lateness().percentile_ms(0.99);
+  out["late_p999_ms"] = loop.lateness().percentile_ms(0.999);
+  out["late_max_ms"] = loop.lateness().worst_ms();
   out["realtime"] = grants.realtime;
   out["memory_locked"] = grants.memory_locked;
   out["low_latency"] = grants.low_latency;
@@ -252,8 +252,10 @@ void bind_core(nb::module_& m) {
              return array_of(self.q_rad(), self.joints());
            },
            "previous_rad"_a, "next_rad"_a)
-      .def_prop_ro("q_rad", [](const Limiter& self) { return array_of(self.q_rad(), self.joints()); })
-      .def_prop_ro("v_rad_s", [](const Limiter& self) { return array_of(self.v_rad_s(), self.joints()); })
+      .def_prop_ro("q_rad", [](const Limiter& self) { return array_of(self.q_rad(), self.joints()); },
+                   nb::rv_policy::move)
+      .def_prop_ro("v_rad_s", [](const Limiter& self) { return array_of(self.v_rad_s(), self.joints()); },
+                   nb::rv_policy::move)
       .def_static("stoppable_speed", &Limiter::stoppable_speed, "distance_rad"_a, "accel_rad_s2"_a, "dt_s"_a);
 
   nb::class_<Prepared>(m, "PreparedTrajectory")
@@ -333,7 +335,8 @@ void bind_controller(nb::module_& m) {
       .def("settled", [](Self& s, double t) { return s.controller.settled(nanos(t)); }, "t_s"_a)
       .def_prop_ro("state", [](Self& s) { return name(s.controller.state()); })
       .def_prop_ro("reason", [](Self& s) { return name(s.controller.reason()); })
-      .def_prop_ro("q_cmd_rad", [](Self& s) { return array_of(s.controller.commanded_rad(), s.joints); });
+      .def_prop_ro("q_cmd_rad", [](Self& s) { return array_of(s.controller.commanded_rad(), s.joints); },
+                   nb::rv_policy::move);
 }
 
 void bind_loop(nb::module_& m) {
@@ -398,5 +401,6 @@ NB_MODULE(_bridge, m) {
   bridge::bind_controller(m);
   bridge::bind_loop(m);
   bridge::bind_inspire(m);
+  bridge::bind_modbus(m);
   bridge::bind_dynamixel(m);
 }

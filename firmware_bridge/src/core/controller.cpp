@@ -25,6 +25,8 @@ void Controller::link_up(Nanos now) {
   healthy_at_ = kNever;
   fresh_since_ = now;
   errors_in_a_row_ = 0;
+  stop_writes_left_ = 0;
+  following_ = false;
   tried_.fill(0);
   failed_.fill(0);
   if (state_ != State::fault && state_ != State::estop) {
@@ -228,11 +230,7 @@ Command Controller::tick(Nanos now) {
   const bool driving = state_ == State::active || state_ == State::hold;
   if (driving && !frozen_) {
     const Joints previous = reference_;
-    if (following_) {
-      trajectory_->reference(seconds(now - trajectory_zero_), reference_);
-      for (int j = 0; j < joints_; ++j)
-        reference_[j] = std::clamp(reference_[j], limits_[j].lower_rad, limits_[j].upper_rad);
-    }
+    if (following_) trajectory_->reference(seconds(now - trajectory_zero_), reference_);
     limiter_.step(previous, reference_);
     commanded_ = limiter_.q_rad();
   }

@@ -4,6 +4,12 @@
 #include <cmath>
 
 namespace bridge {
+namespace {
+
+// Of the acceleration, used to close up with a moving target; the rest is left to brake along with it.
+constexpr double kTrailingShare = 0.1;
+
+}  // namespace
 
 Limiter::Limiter(int joints, const std::array<JointLimits, kMaxJoints>& limits, double dt_s)
     : joints_(joints), dt_s_(dt_s), limits_(limits) {}
@@ -25,7 +31,13 @@ double Limiter::stoppable_speed(double distance_rad, double accel_rad_s2, double
   return (distance_rad / dt_s + decrement * n * (n + 1.0) / 2.0) / (n + 1.0);
 }
 
-void Limiter::step(const Joints& previous, const Joints& next) {
+void Limiter::step(const Joints& previous_target, const Joints& next_target) {
+  Joints previous{};
+  Joints next{};
+  for (int j = 0; j < joints_; ++j) {
+    previous[j] = std::clamp(previous_target[j], limits_[j].lower_rad, limits_[j].upper_rad);
+    next[j] = std::clamp(next_target[j], limits_[j].lower_rad, limits_[j].upper_rad);
+  }
   // Velocity of the target, scaled as a whole so that no joint asks for more than its speed.
   double scale = 1.0;
   for (int j = 0; j < joints_; ++j) {
@@ -37,36 +49,39 @@ void Limiter::step(const Joints& previous, const Joints& next) {
   for (int j = 0; j < joints_; ++j) {
     const double error = previous[j] - q_[j];
     if (error == 0.0) continue;
-    const double target_speed = scale * (next[j] - previous[j]) / dt_s_;
-    const double room = limits_[j].max_speed_rad_s - (error > 0 ? target_speed : -target_speed);
-    const double speed = std::min(stoppable_speed(std::abs(error), limits_[j].max_accel_rad_s2, dt_s_), room);
-    closing = std::min(closing, std::max(0.0, speed) / std::abs(error));
+    const JointLimits& limit = limits_[j];
+    const double along = (error > 0 ? scale : -scale) * (next[j] - previous[j]) / dt_s_;  // the target's own speed
+    const double distance = std::abs(error);
+    // Behind a target that moves on: as fast as still allows to stop where it is now, since it may stop as well,
+    // or a little faster than it moves.
+    const double stopping = stoppable_speed(distance, limit.max_accel_rad_s2, dt_s_) - std::max(0.0, along);
+    const double trailing = stoppable_speed(distance, kTrailingShare * limit.max_accel_rad_s2, dt_s_);
+    const double speed = std::min(std::max(stopping, trailing), limit.max_speed_rad_s - along);
+    closing = std::min(closing, std::max(0.0, speed) / distance);
   }
 
   Joints wanted{};
   Joints low{};
   Joints high{};
-  Joints target_v{};
   double share = 1.0;  // of the wanted change that joints gaining speed may take
   for (int j = 0; j < joints_; ++j) {
     const JointLimits& limit = limits_[j];
     const double most_change = limit.max_accel_rad_s2 * dt_s_;
-    target_v[j] = scale * (next[j] - previous[j]) / dt_s_;
-    wanted[j] = target_v[j] + closing * (previous[j] - q_[j]);
-    high[j] = std::min({limit.max_speed_rad_s, v_[j] + most_change,
-                        stoppable_speed(limit.upper_rad - q_[j], limit.max_accel_rad_s2, dt_s_)});
-    low[j] = std::max({-limit.max_speed_rad_s, v_[j] - most_change,
-                       -stoppable_speed(q_[j] - limit.lower_rad, limit.max_accel_rad_s2, dt_s_)});
+    // The fastest each way that can still stop inside the range.
+    high[j] = std::min(limit.max_speed_rad_s,
+                       stoppable_speed(limit.upper_rad - q_[j], limit.max_accel_rad_s2, dt_s_));
+    low[j] = -std::min(limit.max_speed_rad_s,
+                       stoppable_speed(q_[j] - limit.lower_rad, limit.max_accel_rad_s2, dt_s_));
+    wanted[j] = std::clamp(scale * (next[j] - previous[j]) / dt_s_ + closing * (previous[j] - q_[j]), low[j], high[j]);
+    high[j] = std::min(high[j], v_[j] + most_change);
+    low[j] = std::max(low[j], v_[j] - most_change);
     if (low[j] > high[j]) low[j] = high[j] = 0.5 * (low[j] + high[j]);  // rounding only
-    const double change = wanted[j] - v_[j];
-    const bool gaining = std::abs(wanted[j] - target_v[j]) > std::abs(v_[j] - target_v[j]);
-    if (!gaining || change == 0.0) continue;
-    const double room = change > 0 ? high[j] - v_[j] : v_[j] - low[j];
-    share = std::min(share, std::max(0.0, room) / std::abs(change));
+    const double change = std::abs(wanted[j] - v_[j]);
+    if (std::abs(wanted[j]) > std::abs(v_[j]) && change > most_change) share = std::min(share, most_change / change);
   }
   for (int j = 0; j < joints_; ++j) {
     const double change = wanted[j] - v_[j];
-    const bool gaining = std::abs(wanted[j] - target_v[j]) > std::abs(v_[j] - target_v[j]);
+    const bool gaining = std::abs(wanted[j]) > std::abs(v_[j]);
     v_[j] = std::clamp(v_[j] + (gaining ? share : 1.0) * change, low[j], high[j]);
     q_[j] = std::clamp(q_[j] + v_[j] * dt_s_, limits_[j].lower_rad, limits_[j].upper_rad);
   }

@@ -26,8 +26,8 @@ class Limiter {
 
   // One step towards a moving target. `previous` and `next` are the target at the last step and at this one.
   // A target within the limits is met exactly and without lag; any other is approached along a straight line in
-  // joint space. A joint never delays its braking for the sake of that line.
-  void step(const Joints& previous, const Joints& next);
+  // joint space. A joint never delays its braking for the sake of that line. Beyond the range counts as its border.
+  void step(const Joints& previous_target, const Joints& next_target);
 
   const Joints& q_rad() const { return q_; }
   const Joints& v_rad_s() const { return v_; }

@@ -1,0 +1,432 @@
+"""The whole bridge against a simulated Inspire RH56 in another process, through a pseudo-terminal."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from beingh0_edge.errors import (
+    HandError,
+    HandFault,
+    LimitError,
+    TransportError,
+    TransportTimeout,
+)
+from beingh0_edge.firmware_bridge import Bridge, Safety, codec, hand_spec, start_simulator
+from beingh0_edge.types import HandTrajectory
+
+SPEC = hand_spec("inspire_rh56")
+SIM = "sim:inspire_rh56"
+HALF_CLOSED = np.array([0.7, 0.7, 0.7, 0.7, 0.3, 0.6])
+REGISTER_STEP_RAD = 1.47e-3  # one count of the widest joint
+PATIENCE_S = 10.0  # far beyond anything expected; only bounds a hang
+
+
+def close_to(pose, seconds=0.5):
+    """A smooth move from open to `pose`."""
+    t = np.linspace(0.0, seconds, 16)
+    q = 0.5 * (1 - np.cos(np.pi * t / seconds))[:, None] * np.asarray(pose)
+    return HandTrajectory(t, q, SPEC.joint_names)
+
+
+def wait_for(condition, what):
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, f"timed out waiting for {what}"
+        time.sleep(0.005)
+
+
+def open_armed(port=SIM, **options):
+    hand = Bridge.open("inspire_rh56", port=port, **options)
+    hand.arm()
+    return hand
+
+
+def ask(port, request, reply_size):
+    """One exchange as any other program would do it."""
+    fd = os.open(port, os.O_RDWR | os.O_NOCTTY)
+    try:
+        os.write(fd, request)
+        reply = b""
+        while len(reply) < reply_size:
+            reply += os.read(fd, reply_size - len(reply))
+        return reply
+    finally:
+        os.close(fd)
+
+
+def test_the_hand_ends_where_the_trajectory_ends():
+    with open_armed() as hand:
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+        wait_for(lambda: (hand.state.status == 2).all(), "the hand to arrive")
+        state = hand.state
+        assert state.q_cmd_rad == pytest.approx(HALF_CLOSED, abs=REGISTER_STEP_RAD)
+        assert state.q_rad == pytest.approx(HALF_CLOSED, abs=2 * REGISTER_STEP_RAD)
+        assert state.counts["timeout"] == 0
+
+
+def test_joints_are_matched_by_name_not_by_position():
+    order = SPEC.joint_names[::-1]
+    trajectory = close_to(HALF_CLOSED)
+    with open_armed() as hand:
+        hand.follow(HandTrajectory(trajectory.t_s, trajectory.q_rad[:, ::-1], order), blocking=True)
+        assert hand.state.q_cmd_rad == pytest.approx(HALF_CLOSED, abs=REGISTER_STEP_RAD)
+
+
+def test_opening_and_looking_moves_nothing():
+    with Bridge.open("inspire_rh56", port=SIM + "?pose=400,500,600,700,800,900") as hand:
+        wait_for(lambda: hand.state.cycle > 20, "cycles")
+        assert hand.state.state == "idle"
+        assert set(hand.log.written) == {"nothing"}
+        expected = (1 - np.array([400, 500, 600, 700, 800, 900]) / 1000) * SPEC.upper_rad
+        assert hand.state.q_rad == pytest.approx(expected)
+        with pytest.raises(HandError, match=r"arm\(\) first"):
+            hand.follow(close_to(HALF_CLOSED))
+
+
+def test_the_first_command_is_the_measured_pose():
+    with open_armed(SIM + "?pose=400,500,600,700,800,900") as hand:
+        wait_for(lambda: "done" in hand.log.written, "the first write")
+        log = hand.log
+        first = log.written.index("done")
+        assert log.q_cmd_rad[first] == pytest.approx(log.q_rad[first])
+
+
+def test_commands_keep_speed_and_range_when_the_trajectory_does_not():
+    jumps = np.array([[0.0] * 6, SPEC.upper_rad, [0.0] * 6, SPEC.upper_rad])
+    with open_armed() as hand:
+        hand.follow(HandTrajectory(np.array([0.0, 0.05, 0.1, 0.15]), jumps, SPEC.joint_names), blocking=True)
+        log = hand.log
+        active = np.array([state == "active" for state in log.state])
+        poses = log.q_cmd_rad[active]
+        # One step per cycle, however late a cycle began.
+        step = np.abs(np.diff(poses, axis=0)).max(axis=0)
+        assert (step <= SPEC.max_speed_rad_s / 100 + 1e-9).all()
+        assert (poses >= SPEC.lower_rad - 1e-9).all()
+        assert (poses <= SPEC.upper_rad + 1e-9).all()
+
+
+def bad_trajectories():
+    good = close_to(HALF_CLOSED)
+
+    def with_q(row, column, value):
+        q = good.q_rad.copy()
+        q[row, column] = value
+        return HandTrajectory(good.t_s, q, good.joint_names)
+
+    yield "nan", with_q(5, 2, np.nan), LimitError, "not finite"
+    yield "infinite", with_q(0, 0, np.inf), LimitError, "not finite"
+    yield "too far", with_q(7, 4, 0.7), LimitError, "range is 0 to 0.6"
+    yield "negative", with_q(7, 4, -0.1), LimitError, "range is 0 to 0.6"
+    t, q, names = good.t_s, good.q_rad, good.joint_names
+    yield "back in time", HandTrajectory(t[::-1], q, names), LimitError, "increasing"
+    yield "nan time", HandTrajectory(t * np.nan, q, names), LimitError, "not finite"
+    yield "empty", HandTrajectory(t[:0], q[:0], names), LimitError, "no points"
+    yield "short", HandTrajectory(t, q[:-1], names), ValueError, "expected t_s"
+    yield "five joints", HandTrajectory(t, q[:, :5], names[:5]), ValueError, "little"
+    yield "strange joint", HandTrajectory(t, q, ("x", *names[1:])), ValueError, "got x"
+    yield "text", HandTrajectory(t, q.astype(str), names), TypeError, "numbers"
+    yield "no trajectory", [1, 2, 3], TypeError, "expected a HandTrajectory"
+
+
+def test_a_bad_trajectory_stops_the_hand_first_and_raises_second():
+    with open_armed() as hand:
+        for name, bad, error, words in bad_trajectories():
+            hand.arm()
+            hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+            with pytest.raises(error, match=words) as caught:
+                hand.follow(bad)
+            state = hand.state
+            assert (state.state, state.reason) == ("hold", "command_refused"), name
+            # Already on the wire when the error is raised.
+            log = hand.log
+            last = max(i for i, (s, w) in enumerate(zip(log.state, log.written, strict=True))
+                       if s == "hold" and w == "done")
+            assert log.reason[last] == "command_refused", name
+            if isinstance(caught.value, HandError):
+                assert caught.value.recent[-1]["state"] == "hold", name
+
+
+def test_a_trajectory_that_lies_in_the_past_is_stale():
+    with open_armed() as hand:
+        with pytest.raises(LimitError, match="stale"):
+            hand.follow(close_to(HALF_CLOSED, seconds=1.0), elapsed_s=1.5)
+        hand.arm()
+        hand.follow(close_to(HALF_CLOSED, seconds=1.0), elapsed_s=0.8, blocking=True)
+        with pytest.raises(ValueError, match="elapsed_s"):
+            hand.follow(close_to(HALF_CLOSED), elapsed_s=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "count"),
+    [
+        ("drop:0.08", "timeout"),
+        ("corrupt:0.08", "checksum"),
+        ("duplicate", "late"),
+        ("echo", "echo"),
+        ("garbage", None),
+        ("split", None),
+        ("wrong_id:0.08", "foreign"),
+        ("truncate:0.08", "truncated"),
+    ],
+)
+def test_a_noisy_wire_is_counted_and_the_motion_goes_on(fault, count):
+    # A quiet wire while connecting, then the fault.
+    with (
+        start_simulator(SIM + "?seed=5") as simulator,
+        open_armed(simulator.port, reply_timeout_s=0.01) as hand,
+    ):
+        simulator.command(f"fault {fault}")
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+        state = hand.state
+        assert state.state in ("active", "hold")
+        assert state.q_cmd_rad == pytest.approx(HALF_CLOSED, abs=REGISTER_STEP_RAD)
+        if count is not None:
+            # A duplicate comes after its transaction: dropped before the next one, or skipped within it.
+            seen = state.counts[count] + (state.counts["foreign"] if count == "late" else 0)
+            assert seen > 0
+
+
+def test_a_silent_hand_is_a_fault_that_only_reset_and_arm_leave():
+    with start_simulator(SIM) as simulator, open_armed(simulator.port, reply_timeout_s=0.02) as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=3.0))
+        simulator.command("fault drop")
+        with pytest.raises(TransportTimeout) as caught:
+            hand.wait(PATIENCE_S)
+        assert any(cycle["read"] == "timeout" for cycle in caught.value.recent)
+        wait_for(lambda: hand.state.state == "fault", "the fault")
+        simulator.command("fault ")
+        with pytest.raises(TransportTimeout, match=r"too many failed transactions .*reset\(\)"):
+            hand.arm()
+        wait_for(lambda: hand.state.q_age_s < 0.05, "the pose")
+        hand.reset()
+        hand.arm()
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+
+
+def test_unplugging_is_a_transport_error_and_the_hand_comes_back_idle():
+    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=3.0))
+        simulator.command("unplug")
+        with pytest.raises(TransportError, match="lost"):
+            hand.wait(PATIENCE_S)
+        with pytest.raises(TransportError, match="lost"):
+            hand.follow(close_to(HALF_CLOSED))
+        assert hand.state.state == "disconnected"
+        simulator.command("replug")
+        wait_for(lambda: hand.state.state == "idle", "the bridge to reconnect")
+        with pytest.raises(HandError, match=r"arm\(\) first"):
+            hand.follow(close_to(HALF_CLOSED))
+        hand.arm()
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+
+
+def test_a_stuck_finger_is_a_hand_fault_that_names_it():
+    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+        simulator.command("set stuck=index")
+        hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+        with pytest.raises(HandFault, match="index: stall") as caught:
+            hand.wait(PATIENCE_S)
+        assert caught.value.code == 1
+        assert hand.state.state == "fault"
+        with pytest.raises(HandFault):
+            hand.arm()
+        simulator.command("set stuck=")
+        hand.reset()
+        hand.arm()
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+
+
+def test_a_hot_finger_is_a_fault_before_the_hand_itself_gives_up():
+    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+        simulator.command("set hot=thumb_bend")
+        wait_for(lambda: hand.state.state == "fault", "the temperature")
+        assert hand.state.reason == "over_temperature"
+        assert hand.state.error_bits.max() == 0
+
+
+def test_a_grasped_object_is_held_without_a_fault():
+    with open_armed(SIM + "?object=600", force_g=400) as hand:
+        hand.follow(close_to(SPEC.upper_rad, seconds=1.0), blocking=True)
+        wait_for(lambda: (hand.state.status[:4] == 3).all(), "the fingers to report force")
+        state = hand.state
+        assert state.state in ("active", "hold")
+        assert state.force_g[:4].min() >= 400
+        assert state.q_rad[3] == pytest.approx(0.4 * 1.47, abs=2 * REGISTER_STEP_RAD)
+
+
+def test_estop_wins_over_a_running_trajectory_and_latches():
+    with open_armed() as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+        wait_for(lambda: hand.state.q_cmd_rad[0] > 0.05, "motion")
+        hand.estop()
+        assert hand.state.state == "estop"
+        wait_for(lambda: hand.log.written[-1] == "nothing", "the stop to be acknowledged")
+        with pytest.raises(HandError, match=r"e-stop is latched; reset\(\) and arm\(\)"):
+            hand.follow(close_to(HALF_CLOSED))
+        log = hand.log
+        stopped = [i for i, state in enumerate(log.state) if state == "estop"]
+        assert (log.q_cmd_rad[stopped] == log.q_cmd_rad[stopped[0]]).all()
+        hand.reset()
+        with pytest.raises(HandError, match=r"arm\(\) first"):
+            hand.follow(close_to(HALF_CLOSED))
+        hand.arm()
+
+
+def test_stop_keeps_the_measured_pose_and_needs_arm():
+    with open_armed() as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+        wait_for(lambda: hand.state.q_rad[0] > 0.05, "motion")
+        hand.stop()
+        state = hand.state
+        assert (state.state, state.reason) == ("hold", "stop_requested")
+        with pytest.raises(HandError, match=r"arm\(\) first"):
+            hand.follow(close_to(HALF_CLOSED))
+
+
+def test_leaving_the_block_stops_the_hand_before_the_port_closes():
+    with start_simulator(SIM) as simulator:
+        with open_armed(simulator.port) as hand:
+            hand.follow(close_to(SPEC.upper_rad, seconds=2.0))
+            wait_for(lambda: hand.state.q_rad[0] > 0.2, "motion")
+        measured = hand.log.q_rad[-1]
+        inspire = codec("inspire_rh56")
+        target = inspire.parse(ask(simulator.port, inspire.read(1486, 12), 20)).values
+        assert (1 - target / 1000) * SPEC.upper_rad == pytest.approx(measured, abs=0.1)
+        assert measured.max() < 0.9 * SPEC.upper_rad.max()
+        hand.close()
+        with pytest.raises(TransportError, match="closed"):
+            hand.arm()
+
+
+def test_the_loop_keeps_its_rate_while_python_is_blocked():
+    hold_the_gil = ctypes.PyDLL(None).usleep  # PyDLL calls keep the GIL
+    with open_armed() as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=1.0))
+        before = hand.state
+        thread = threading.Thread(target=hold_the_gil, args=(500_000,))
+        thread.start()
+        thread.join()
+        after = hand.state
+        assert after.cycle - before.cycle >= 40
+        assert after.missed_deadlines - before.missed_deadlines <= 10
+        assert after.state == "active"
+
+
+def test_two_hands_on_two_ports_do_not_disturb_each_other():
+    with open_armed(side="left") as left, open_armed(side="right") as right:
+        left.follow(close_to(HALF_CLOSED))
+        right.follow(close_to(0.5 * HALF_CLOSED))
+        left.wait()
+        right.estop()
+        left.follow(close_to(0.8 * HALF_CLOSED), blocking=True)
+        assert right.state.state == "estop"
+        assert left.state.q_cmd_rad == pytest.approx(0.8 * HALF_CLOSED, abs=REGISTER_STEP_RAD)
+        assert right.state.q_cmd_rad == pytest.approx(0.5 * HALF_CLOSED, abs=0.3)
+
+
+def test_without_a_realtime_priority_the_state_says_so():
+    with Bridge.open("inspire_rh56", port=SIM, realtime_priority=0) as hand:
+        assert hand.state.realtime is False
+        assert hand.state.memory_locked is False
+        assert hand.state.low_latency is False  # a pseudo-terminal has no such flag
+
+
+def test_a_killed_user_process_leaves_no_command_behind_its_last_one():
+    program = (
+        "import sys, numpy as np\n"
+        "from beingh0_edge.firmware_bridge import Bridge, hand_spec\n"
+        "from beingh0_edge.types import HandTrajectory\n"
+        "spec = hand_spec('inspire_rh56')\n"
+        "hand = Bridge.open('inspire_rh56', port=sys.argv[1]); hand.arm()\n"
+        "hand.follow(HandTrajectory(np.array([0.0, 3.0]), np.array([0 * spec.upper_rad, spec.upper_rad]),"
+        " spec.joint_names))\n"
+        "print('moving', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with start_simulator(SIM) as simulator:
+        with subprocess.Popen([sys.executable, "-c", program, simulator.port], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline().strip() == "moving"
+            time.sleep(0.3)
+            process.kill()
+            process.wait()
+        # The port is free at once, and the hand is found holding part of the way, not the trajectory's end.
+        with Bridge.open("inspire_rh56", port=simulator.port) as hand:
+            assert hand.state.state == "idle"
+            assert hand.state.q_rad.max() < 0.9 * SPEC.upper_rad.max()
+
+
+# -- what cannot be opened
+
+
+def test_ports_that_cannot_be_opened_say_what_is_possible(tmp_path):
+    with pytest.raises(TransportError, match=r"port /dev/ttyUSB99 does not exist; .*sim:inspire_rh56"):
+        Bridge.open("inspire_rh56", port="/dev/ttyUSB99")
+    with pytest.raises(TransportError, match="is not a serial port"):
+        Bridge.open("inspire_rh56", port="/dev/null")
+    plain = tmp_path / "file"
+    plain.write_text("")
+    with pytest.raises(TransportError, match="is not a serial port"):
+        Bridge.open("inspire_rh56", port=str(plain))
+
+
+def test_a_port_in_use_is_refused():
+    with start_simulator(SIM) as simulator, Bridge.open("inspire_rh56", port=simulator.port) as first:
+        with pytest.raises(TransportError, match="in use"):
+            Bridge.open("inspire_rh56", port=simulator.port)
+        first.arm()  # undisturbed
+
+
+def test_a_hand_with_another_id_does_not_answer():
+    with pytest.raises(TransportTimeout, match=r"no answer from id 1 .* check power"):
+        Bridge.open("inspire_rh56", port=SIM + "?device_id=2")
+    with Bridge.open("inspire_rh56", port=SIM + "?device_id=2", device_id=2) as hand:
+        assert hand.state.state == "idle"
+
+
+def test_a_hand_of_another_family_is_not_driven():
+    with pytest.raises(HandError, match="map A"):
+        Bridge.open("inspire_rh56", port=SIM + "?map=B")
+
+
+def test_a_fully_closed_hand_is_recognised_all_the_same():
+    with Bridge.open("inspire_rh56", port=SIM + "?pose=0,0,0,0,0,0") as hand:
+        assert hand.state.q_rad == pytest.approx(SPEC.upper_rad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "inspire_rh65"}, "unknown hand 'inspire_rh65'; known: .*inspire_rh56"),
+        ({"side": "middle"}, "expected 'left' or 'right', got 'middle'"),
+        ({"rate_hz": 0}, "rate_hz: expected 10 to 198"),
+        ({"rate_hz": float("nan")}, "rate_hz"),
+        ({"rate_hz": 500}, "rate_hz"),
+        ({"device_id": 0}, "device_id"),
+        ({"baud": 7}, "baud"),
+        ({"speed": 2000}, "speed"),
+        ({"force_g": 0}, "force_g"),
+        ({"family": "B"}, "family"),
+        ({"port": ""}, "port"),
+        ({"port": "sim:nothing"}, "unknown simulated hand 'nothing'; known: inspire_rh56"),
+        ({"port": SIM + "?fault=gremlins"}, "unknown fault 'gremlins'; known: drop"),
+        ({"port": SIM + "?fault=drop:2"}, "probability"),
+        ({"port": SIM + "?colour=red"}, "unknown option; known: device_id"),
+    ],
+)
+def test_wrong_arguments_say_what_was_got_and_what_is_possible(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Bridge.open(**{"name": "inspire_rh56", "port": SIM, **arguments})
+
+
+def test_safety_values_out_of_bounds_are_refused():
+    for values in ({"hold_after_s": 5.0}, {"freeze_after_s": float("nan")}, {"consecutive_errors": 0},
+                   {"hold_after_s": 1.0, "freeze_after_s": 0.5}, {"error_rate": 1.0}):
+        with pytest.raises(ValueError, match="Safety"):
+            Safety(**values)
