@@ -39,7 +39,7 @@ PARTS = ("wrist", "finger")
 class NanoRecipe:
     """Everything that decides the result; written into the run folder and refused if changed on resume."""
 
-    scenes: int = 60_000
+    scenes: int = 40_000
     held_out_scenes: int = 300
     seed: int = 0
     image_size: int = 168

@@ -1,7 +1,7 @@
 """Turn a dense triangle mesh of an implicit surface into a small, even one with an exact face count.
 
-The mesh has one planar boundary loop (the wrist). Every decision compares rounded numbers, so the result does not
-depend on the last bit of a CPU's exp() or sqrt().
+The mesh has one planar boundary loop (the wrist). Every decision compares rounded numbers, so the result does
+not depend on the last bit of a CPU's exp() or sqrt().
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Points = npt.NDArray[np.float64]
-Faces = npt.NDArray[np.int64]
-Field = Callable[[Points], npt.NDArray[np.float64]]
+Points = npt.NDArray[np.float64]  # [N, 3]
+Values = npt.NDArray[np.float64]
+Faces = npt.NDArray[np.int64]  # [N, 3]
+Indices = npt.NDArray[np.int64]
+Field = Callable[[Points], Values]
 
 MIN_NORMAL_DOT = 0.3  # a collapse or flip may not turn a face further than about 70 degrees
 GRADIENT_STEP_M = 1e-4
@@ -203,9 +205,10 @@ def _collapse_to(mesh: _Mesh, count: int, size: Field, fixed: set[int]) -> None:
 
     def cost(a: int, b: int) -> float:
         step = mesh.points[a] - mesh.points[b]
-        return round(float(np.sqrt(step @ step)) * 2 / (wanted[a] + wanted[b]), 6)
+        return round(float(np.sqrt(step @ step)) * 2.0 / float(wanted[a] + wanted[b]), 6)
 
-    current = {(v, other): cost(v, other) for v in range(len(mesh.points)) for other in mesh.neighbours(v) if v < other}
+    current = {(v, other): cost(v, other)
+               for v in range(len(mesh.points)) for other in mesh.neighbours(v) if v < other}
     queue = [(value, *pair) for pair, value in current.items()]
     heapq.heapify(queue)
     while mesh.count > count:
@@ -234,8 +237,9 @@ def remesh(vertices: Points, faces: Faces, distance: Field, size: Field, *, face
            boundary_count: int) -> tuple[Points, Faces]:
     """An even mesh of the same surface with exactly `face_count` faces and `boundary_count` boundary edges.
 
-    vertices float64[V, 3] metres, faces int64[F, 3] (dense, one boundary loop); distance: signed distance of points;
-    size: wanted relative edge length at points. Returns vertices and faces. Raises ValueError if it cannot.
+    vertices float64[V, 3] metres, faces int64[F, 3] (dense, one boundary loop); distance: signed distance of
+    points; size: wanted relative edge length at points. Returns vertices and faces. Raises ValueError if it
+    cannot.
     """
     mesh = _Mesh(vertices, faces)
     _shrink_boundary(mesh, boundary_count)

@@ -1,60 +1,53 @@
 """Builds the synthetic hand: a MANO-shaped hand model made from formulas alone, free to ship.
 
-It has MANO's numbers (778 vertices, 1538 faces, 16 joints, 10 shape and 135 pose blend shapes), MANO's joint tree and
-MANO's axes, but none of MANO's data: the surface is a smooth union of tapered capsules of adult proportions, the
-blend shapes follow from the skeleton. Nothing measured on people went into it, so no claim about people comes out.
+It has MANO's numbers (778 vertices, 1538 faces, 16 joints, 10 shape and 135 pose blend shapes), MANO's joint
+tree and MANO's axes, but none of MANO's data: the surface is a smooth union of tapered capsules of adult
+proportions, the blend shapes follow from the skeleton. Nothing measured on people went into it, so no claim
+about people comes out.
 
-Right hand, rest pose, metres: fingers along -x, palm facing -y, thumb towards +z. The left hand is its mirror image.
-Run: python -m beingh0_edge.train.synthetic_hand OUT_DIR   (about 10 seconds; needs scikit-image and scipy)
+Right hand, rest pose, metres: fingers along -x, palm facing -y, thumb towards +z. The left hand is its mirror
+image. Building takes about seven seconds and needs the extra `hand`:
+
+    python -m beingh0_edge.train.synthetic_hand python/beingh0_edge/assets/hands
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from beingh0_edge.train.remesh import Faces, Points, gradient, remesh
+from beingh0_edge.train.hand_surface import (
+    FINGERS,
+    SKELETON_MM,
+    WRIST_M,
+    Surface,
+    build_mesh,
+    flexion_axes,
+    pad_direction,
+    place,
+    rest_joints,
+)
+from beingh0_edge.train.remesh import Faces, Indices, Points, Values
 
 BUILDER_VERSION = 1
 LABEL = "synthetic, not MANO"
 LICENSE = "Apache-2.0"
-VERTICES, FACES, JOINTS, WRIST_LOOP = 778, 1538, 16, 16
+JOINTS = 16
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
-FINGERS = ("index", "middle", "little", "ring", "thumb")  # order of MANO's joints 1..15
-WRIST_M = np.array([0.095, 0.006, 0.006])  # as in MANO, the wrist is not the origin
-VOXEL_M = 0.0026
-WRIST_CUT_MM = -14.0  # the mesh ends this far behind the wrist joint
-
-# Points are (f, t, p) millimetres from the wrist: towards the fingers, towards the thumb, out of the palm.
-# Per finger: the three joints and the tip; radii there.
-SKELETON_MM: dict[str, list[tuple[float, float, float]]] = {
-    "index": [(90, 25, -1), (133, 28.5, 0.5), (158, 30, 3), (179, 31, 6)],
-    "middle": [(93, 2, -2.5), (139, 2.5, -1), (168, 2.5, 1.5), (191, 2, 5)],
-    "ring": [(88, -19, -1), (130, -22.5, 0.5), (157, -25, 3), (179, -27, 6.5)],
-    "little": [(79, -37.5, 2), (112, -43.5, 3.5), (132, -47, 5.5), (151, -50, 8.5)],
-    "thumb": [(23, 24, 9), (55, 50, 19), (77, 74, 26.5), (96, 95, 31.5)],
-}
-RADII_MM = {
-    "index": (10.2, 9.3, 8.3, 7.1),
-    "middle": (10.4, 9.5, 8.5, 7.3),
-    "ring": (9.8, 8.9, 8.0, 6.9),
-    "little": (8.6, 7.8, 7.0, 6.1),
-    "thumb": (15.5, 12.0, 10.8, 8.8),
-}
 # Tip vertices of the two conventions in use, on every hand near the end of the finger.
 TIPS_MANOTORCH = {"thumb": 745, "index": 317, "middle": 444, "ring": 556, "little": 673}
 TIPS_SMPLX = {"thumb": 744, "index": 320, "middle": 443, "ring": 554, "little": 671}
 MIDDLE_TIP_MANOTORCH_LEFT = 445
-# Named poses, degrees. Fingers: flexion of the three joints. Thumb: flexion of its root, turn of the root towards
-# the palm (opposition), flexion of the other two joints.
+# Named poses, degrees. Fingers: flexion of the three joints. Thumb: flexion of its root, turn of the root
+# towards the palm (opposition), flexion of the other two joints.
 POSES_DEG: dict[str, dict[str, tuple[float, ...]]] = {
-    "open": {"index": (0, 0, 0), "middle": (0, 0, 0), "ring": (0, 0, 0), "little": (0, 0, 0), "thumb": (0, 0, 0, 0)},
+    "open": {"index": (0, 0, 0), "middle": (0, 0, 0), "ring": (0, 0, 0), "little": (0, 0, 0),
+             "thumb": (0, 0, 0, 0)},
     "relaxed": {"index": (15, 20, 12), "middle": (20, 25, 14), "ring": (24, 28, 16), "little": (28, 30, 18),
                 "thumb": (5, 15, 10, 10)},
     "pre_grasp": {"index": (22, 20, 8), "middle": (24, 22, 8), "ring": (28, 24, 10), "little": (30, 26, 10),
@@ -70,153 +63,6 @@ POSES_DEG: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Cone:
-    """A capsule from `start` to `end` (metres) with a radius at each end, moved by one joint."""
-
-    start: Points
-    end: Points
-    start_radius: float
-    end_radius: float
-    joint: int
-
-    def distance(self, points: Points) -> npt.NDArray[np.float64]:
-        axis = self.end - self.start
-        offset = points - self.start
-        along = np.clip(offset @ axis / (axis @ axis), 0.0, 1.0)
-        across = offset - along[:, None] * axis
-        radius = self.start_radius + along * (self.end_radius - self.start_radius)
-        return np.sqrt((across**2).sum(axis=1)) - radius
-
-    def radius_at(self, points: Points) -> npt.NDArray[np.float64]:
-        axis = self.end - self.start
-        along = np.clip((points - self.start) @ axis / (axis @ axis), 0.0, 1.0)
-        return self.start_radius + along * (self.end_radius - self.start_radius)
-
-
-def _place(f: float, t: float, p: float) -> Points:
-    return WRIST_M + np.array([-f, -p, t]) / 1000.0
-
-
-def _cone(start: tuple[float, float, float], end: tuple[float, float, float], radius: float, end_radius: float,
-          joint: int = 0) -> _Cone:
-    return _Cone(_place(*start), _place(*end), radius / 1000.0, end_radius / 1000.0, joint)
-
-
-def rest_joints() -> Points:
-    """The 16 joints at rest, float64[16, 3], metres, right hand."""
-    return np.array([WRIST_M] + [_place(*point) for finger in FINGERS for point in SKELETON_MM[finger][:3]])
-
-
-def _mix(a: tuple[float, float, float], b: tuple[float, float, float], s: float) -> tuple[float, float, float]:
-    return (a[0] + s * (b[0] - a[0]), a[1] + s * (b[1] - a[1]), a[2] + s * (b[2] - a[2]))
-
-
-def _palm_cones() -> list[_Cone]:
-    """Forearm end, carpus, metacarpals, the two cushions and the webs; all move with the wrist but the thenar."""
-    cones = [
-        _cone((-40, 8.5, -1), (6, 9.5, 0), 18.5, 17.0),
-        _cone((-40, -8.5, -1), (6, -9.5, 0), 18.5, 16.5),
-        _cone((12, -16, 7), (58, -31, 7), 13.0, 11.0),
-        _cone((20, 4, 3), (72, 4, 1), 13.5, 11.0),
-        _cone((26, 17, 7), (66, 27, 6), 12.0, 8.5),
-    ]
-    base = {"index": (14, 12, 1), "middle": (14, 3, 0), "ring": (14, -6, 1), "little": (12, -14, 3)}
-    for finger, start in base.items():
-        knuckle = SKELETON_MM[finger][0]
-        cones.append(_cone(start, knuckle, 12.0, RADII_MM[finger][0] + 0.8))
-    for one, other in (("index", "middle"), ("middle", "ring"), ("ring", "little")):
-        a = _mix(SKELETON_MM[one][0], SKELETON_MM[one][1], 0.27)
-        b = _mix(SKELETON_MM[other][0], SKELETON_MM[other][1], 0.27)
-        cones.append(_cone((a[0], a[1], a[2] + 1), (b[0], b[1], b[2] + 1), 6.6, 6.4))
-    thumb = SKELETON_MM["thumb"]
-    cones.append(_cone((20, 17, 11), (50, 40, 19), 14.0, 11.5, 13))
-    cones.append(_cone(thumb[0], thumb[1], RADII_MM["thumb"][0], RADII_MM["thumb"][1] + 0.5, 13))
-    return cones
-
-
-def _finger_cones(finger: str) -> list[_Cone]:
-    """Each phalanx is two cones, thinnest in the middle; the last one ends in a pad that is fuller to the palm."""
-    first_joint = 1 + 3 * FINGERS.index(finger)
-    points, radii = SKELETON_MM[finger], RADII_MM[finger]
-    cones = []
-    for k in range(1 if finger == "thumb" else 0, 3):
-        start, end, r0, r1 = points[k], points[k + 1], radii[k], radii[k + 1]
-        if k == 2:  # stop one radius before the tip
-            length = float(np.linalg.norm(np.subtract(end, start)))
-            end = _mix(start, end, 1.0 - r1 / length)
-        waist = 0.5 * (r0 + r1) - 0.35 * (k < 2)
-        middle = _mix(start, end, 0.5)
-        cones.append(_cone(start, middle, r0, waist + (0.5 if k == 2 else 0.0), first_joint + k))
-        cones.append(_cone(middle, end, waist + (0.5 if k == 2 else 0.0), r1, first_joint + k))
-    return cones
-
-
-def _smooth_min(distances: list[npt.NDArray[np.float64]], blend_m: float) -> npt.NDArray[np.float64]:
-    result = distances[0]
-    for other in distances[1:]:
-        overlap = np.maximum(blend_m - np.abs(result - other), 0.0) / blend_m
-        result = np.minimum(result, other) - overlap**2 * blend_m / 4.0
-    return result
-
-
-class Surface:
-    """The hand as a signed distance: negative inside. Fingers blend into the palm but not into each other."""
-
-    def __init__(self) -> None:
-        self.palm = _palm_cones()
-        self.fingers = {finger: _finger_cones(finger) for finger in FINGERS}
-        self.cones = self.palm + [cone for cones in self.fingers.values() for cone in cones]
-
-    def distance(self, points: Points) -> npt.NDArray[np.float64]:
-        palm = _smooth_min([cone.distance(points) for cone in self.palm], 0.008)
-        fingers = np.min([_smooth_min([cone.distance(points) for cone in cones], 0.002)
-                          for cones in self.fingers.values()], axis=0)
-        return np.round(_smooth_min([palm, fingers], 0.007), 9)
-
-    def nearest(self, points: Points) -> npt.NDArray[np.int64]:
-        """Which cone each point belongs to, int64[N]."""
-        return np.argmin(np.round([cone.distance(points) for cone in self.cones], 9), axis=0)
-
-    def edge_length(self, points: Points) -> npt.NDArray[np.float64]:
-        """Wanted edge length, relative: short where the hand is thin, shorter still at the fingertips."""
-        nearest = self.nearest(points)
-        radius = np.array([cone.radius_at(points) for cone in self.cones])[nearest, np.arange(len(points))]
-        to_tip = np.min([np.linalg.norm(points - _place(*SKELETON_MM[f][3]), axis=1) for f in FINGERS], axis=0)
-        return np.clip(radius, 0.006, 0.0135) ** 0.75 * np.clip(0.62 + to_tip / 0.03, 0.0, 1.0)
-
-
-def build_mesh(surface: Surface) -> tuple[Points, Faces]:
-    """Marching cubes on the surface, cut behind the wrist, reduced to MANO's counts. Right hand, metres."""
-    from skimage.measure import marching_cubes
-
-    low = WRIST_M + np.array([-0.205, -0.062, -0.070])
-    high = WRIST_M + np.array([-WRIST_CUT_MM / 1000.0, 0.035, 0.115])
-    counts = np.ceil((high - low) / VOXEL_M).astype(int) + 1
-    start = high - (counts - 1) * VOXEL_M
-    axes = [start[k] + VOXEL_M * np.arange(counts[k]) for k in range(3)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    volume = np.round(surface.distance(grid), 7).reshape(counts)
-    vertices, faces, _, _ = marching_cubes(volume, 0.0, spacing=(VOXEL_M,) * 3)
-    return remesh(vertices.astype(np.float64) + start, faces.astype(np.int64), surface.distance,
-                  surface.edge_length, face_count=FACES, boundary_count=WRIST_LOOP)
-
-
-def flexion_axes() -> Points:
-    """Unit axis of positive flexion (closing) of joints 1..15 at rest, float64[15, 3], right hand.
-
-    Fingers bend towards the palm; the thumb's pad faces the fingertips, so it bends across the palm.
-    """
-    axes = []
-    for finger in FINGERS:
-        pad = np.array([-0.1, -0.62, -0.78]) if finger == "thumb" else np.array([0.0, -1.0, 0.0])
-        for k in range(3):
-            bone = _place(*SKELETON_MM[finger][k + 1]) - _place(*SKELETON_MM[finger][k])
-            axis = np.cross(bone, pad)
-            axes.append(axis / np.linalg.norm(axis))
-    return np.array(axes)
-
-
 def rotation_matrices(rotvec_rad: Points) -> Points:
     """Rodrigues' formula: float64[N, 3] to float64[N, 3, 3]."""
     angle = np.linalg.norm(rotvec_rad, axis=1)[:, None, None]
@@ -224,18 +70,20 @@ def rotation_matrices(rotvec_rad: Points) -> Points:
     cross = np.zeros((len(rotvec_rad), 3, 3))
     cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
     cross[:, 1, 0], cross[:, 2, 0], cross[:, 2, 1] = axis[:, 2], -axis[:, 1], axis[:, 0]
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
+    turns: Points = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
+    return turns
 
 
-def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> npt.NDArray[np.float64]:
+def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> Values:
     """Weights float64[778, 16], at most four per row, rows sum to 1.
 
-    Every vertex starts with the joint of its nearest cone; heat spread over the mesh then makes the borders soft
-    without ever crossing from finger to finger through the air.
+    Every vertex starts with the joint of its nearest cone; heat spread over the mesh then makes the borders
+    soft without ever crossing from finger to finger through the air.
     """
     labels = np.array([cone.joint for cone in surface.cones])[surface.nearest(vertices)]
     start = np.eye(JOINTS)[labels]
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.sort(sides, axis=1), axis=0)
     length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
     laplacian = np.zeros((len(vertices), len(vertices)))
     laplacian[edges[:, 0], edges[:, 1]] = laplacian[edges[:, 1], edges[:, 0]] = -(np.mean(length) / length)
@@ -252,11 +100,14 @@ def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> npt.NDArra
     for row, ranks in zip(weights, order, strict=True):
         row[ranks[4:]] = 0.0
     weights[weights < 0.01] = 0.0
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
-def joint_regressor(vertices: Points, joints: Points) -> npt.NDArray[np.float64]:
-    """J_regressor float64[16, 778]: non-negative, rows sum to 1, spread over the ring of skin around each joint."""
+def joint_regressor(vertices: Points, joints: Points) -> Values:
+    """J_regressor float64[16, 778]: non-negative, rows sum to 1, spread over the ring of skin around each
+    joint.
+    """
     from scipy.optimize import nnls
 
     regressor = np.zeros((JOINTS, len(vertices)))
@@ -270,20 +121,22 @@ def joint_regressor(vertices: Points, joints: Points) -> npt.NDArray[np.float64]
     return regressor
 
 
-def _subtree_weights(weights: npt.NDArray[np.float64], joint: int) -> npt.NDArray[np.float64]:
+def _subtree_weights(weights: Values, joint: int) -> Values:
     """How much of each vertex moves with `joint`: the summed weights of the joint and all joints after it."""
     members = {joint}
     for child in range(joint + 1, JOINTS):
         if PARENTS[child] in members:
             members.add(child)
-    return weights[:, sorted(members)].sum(axis=1)
+    share: Values = weights[:, sorted(members)].sum(axis=1)
+    return share
 
 
-def pose_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def pose_blend_shapes(vertices: Points, joints: Points, weights: Values) -> Values:
     """posedirs float64[778, 3, 135] over row-major vec(R_j - I), j = 1..15.
 
-    Linear skinning pulls the skin of a bent joint inwards. Turning each vertex by its share of the rotation keeps its
-    distance to the joint instead; the blend shapes are the ridge fit of that difference over the joint's range.
+    Linear skinning pulls the skin of a bent joint inwards. Turning each vertex by its share of the rotation
+    keeps its distance to the joint instead; the blend shapes are the ridge fit of that difference over the
+    joint's range.
     """
     flexion = flexion_axes()
     shapes = np.zeros((len(vertices), 3, 15, 9))
@@ -309,7 +162,7 @@ def pose_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np.
     return shapes.reshape(len(vertices), 3, 135)
 
 
-def shape_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def shape_blend_shapes(vertices: Points, joints: Points, weights: Values) -> Values:
     """shapedirs float64[778, 3, 10], metres per unit of beta; +-3 stays a plausible hand.
 
     0 size, 1 finger length, 2 palm width, 3 thickness, 4 thumb length, 5 palm length, 6 finger thickness,
@@ -324,8 +177,8 @@ def shape_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np
         first = 1 + 3 * FINGERS.index(finger)
         move = np.zeros_like(vertices)
         for k in range(3):
-            start = _place(*SKELETON_MM[finger][k])
-            bone = _place(*SKELETON_MM[finger][k + 1]) - start
+            start = place(*SKELETON_MM[finger][k])
+            bone = place(*SKELETON_MM[finger][k + 1]) - start
             along = np.clip((vertices - start) @ bone / (bone @ bone), 0.0, 1.2 if k == 2 else 1.0)
             move += _subtree_weights(weights, first + k)[:, None] * along[:, None] * bone * factor
         return move
@@ -335,8 +188,8 @@ def shape_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np
         move = np.zeros_like(vertices)
         for j in range(first, last + 1):
             finger, k = FINGERS[(j - 1) // 3], (j - 1) % 3
-            start = _place(*SKELETON_MM[finger][k])
-            bone = _place(*SKELETON_MM[finger][k + 1]) - start
+            start = place(*SKELETON_MM[finger][k])
+            bone = place(*SKELETON_MM[finger][k + 1]) - start
             offset = vertices - start
             across = offset - (offset @ bone / (bone @ bone))[:, None] * bone
             move += weights[:, j, None] * across * factor
@@ -370,8 +223,10 @@ def shape_blend_shapes(vertices: Points, joints: Points, weights: npt.NDArray[np
     return np.stack([np.asarray(field) for field in fields], axis=2)
 
 
-def posed(model: dict[str, Any], theta_rad: npt.NDArray[np.float64]) -> Points:
-    """The mesh of one finger pose (45 axis-angle values, wrist at rest), centred on the wrist: float64[778, 3]."""
+def posed(model: dict[str, Any], theta_rad: Values) -> Points:
+    """The mesh of one finger pose (45 axis-angle values, wrist at rest), centred on the wrist:
+    float64[778, 3].
+    """
     turns = np.concatenate([np.eye(3)[None], rotation_matrices(np.asarray(theta_rad).reshape(15, 3))])
     rest = model["v_template"] + model["posedirs"].astype(np.float64) @ (turns[1:] - np.eye(3)).ravel()
     joints = model["J_regressor"] @ model["v_template"]
@@ -384,7 +239,7 @@ def posed(model: dict[str, Any], theta_rad: npt.NDArray[np.float64]) -> Points:
     return np.asarray((model["weights"][:, :, None] * moved).sum(axis=1) - joints[0])
 
 
-def pose_theta_rad(degrees: dict[str, tuple[float, ...]]) -> npt.NDArray[np.float64]:
+def pose_theta_rad(degrees: dict[str, tuple[float, ...]]) -> Values:
     """One row of POSES_DEG as MANO's theta for the right hand, float64[45]."""
     axes = flexion_axes()
     theta = np.zeros((15, 3))
@@ -405,15 +260,14 @@ def _after(second: Points, first: Points) -> Points:
     return axis * (np.arctan2(sine, cosine) / sine if sine > 1e-12 else 1.0)
 
 
-def _vertex_order(surface: Surface, vertices: Points, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _vertex_order(surface: Surface, vertices: Points, weights: Values) -> Indices:
     """Old index per new index: bone by bone, with the tips where MANO's users look for them."""
     distance = np.round(np.linalg.norm(vertices - WRIST_M, axis=1), 9)
     order = list(np.lexsort((distance, np.argmax(weights, axis=1))))
     for finger in FINGERS:
-        points = [_place(*point) for point in SKELETON_MM[finger]]
+        points = [place(*point) for point in SKELETON_MM[finger]]
         outward = (points[3] - points[2]) / np.linalg.norm(points[3] - points[2])
-        pad = np.array([0.0, -1.0, 0.0]) if finger != "thumb" else np.array([-0.1, -0.62, -0.78])
-        target = points[3] + 0.001 * outward + 0.002 * pad
+        target = points[3] + 0.001 * outward + 0.002 * pad_direction(finger)
         near = np.argsort(np.round(np.linalg.norm(vertices - target, axis=1), 9), kind="stable")
         wanted = [TIPS_MANOTORCH[finger], TIPS_SMPLX[finger]]
         if finger == "middle":
@@ -424,10 +278,10 @@ def _vertex_order(surface: Surface, vertices: Points, weights: npt.NDArray[np.fl
     return np.array(order)
 
 
-def _components(mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _components(mean: Values) -> Values:
     """hands_components float64[45, 45], orthonormal rows: the named poses first, single angles after them."""
     poses = [pose_theta_rad(POSES_DEG[name]) for name in ("fist", "grasp", "point", "pinch", "pre_grasp")]
-    rows: list[npt.NDArray[np.float64]] = []
+    rows: list[Values] = []
     for candidate in [*poses, mean, *np.eye(45)]:
         for row in rows:
             candidate = candidate - (candidate @ row) * row
@@ -442,8 +296,8 @@ def build_right() -> dict[str, npt.NDArray[Any]]:
     vertices, faces = build_mesh(surface)
     weights = skin_weights(surface, vertices, faces)
     order = _vertex_order(surface, vertices, weights)
-    place = np.argsort(order)
-    vertices, weights, faces = vertices[order], weights[order], place[faces]
+    new_index = np.argsort(order)
+    vertices, weights, faces = vertices[order], weights[order], new_index[faces]
     faces = faces[np.lexsort(faces.T[::-1])]
     joints = rest_joints()
     posedirs = pose_blend_shapes(vertices, joints, weights)
@@ -497,7 +351,7 @@ def save(model: dict[str, npt.NDArray[Any]], path: Path) -> None:
     """Write the .npz under a temporary name, then move it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **model)
+        np.savez_compressed(file, allow_pickle=False, **model)
     os.replace(temporary, path)
 
 
