@@ -41,7 +41,7 @@ class FloatBuffer {
     std::size_t size_ = 0;
 };
 
-// Weights of Y = X W in the order the matrix kernel reads them: [panel][tap][depth rounded up to 4][columns of a panel].
+// Weights of Y = X W in the order the matrix kernel reads them: [panel][tap][input][columns of a panel].
 class PackedWeights {
  public:
     PackedWeights() = default;
@@ -69,6 +69,107 @@ void matrix_to_axis_angle(const float* matrix, std::int64_t n, float* axis_angle
 // else one column after the other.
 void rot6d_to_matrix(const float* rot6d, std::int64_t n, bool interleaved, float* matrix) noexcept;
 void matrix_to_rot6d(const float* matrix, std::int64_t n, bool interleaved, float* rot6d) noexcept;
+
+// -------------------------------------------------------------------------------------------------- motion tokenizer
+
+enum class Norm : int { none, affine, layer, group };  // affine: batch norm with fixed statistics
+
+// A sequence of 1-D convolutions over blocks of a fixed number of frames; activations are rows of channels.
+class ConvNet {
+ public:
+    static constexpr int kMaxBlocks = 32;  // blocks that go through together; weights are read once for all of them
+    static constexpr int kGroups = 32;     // of group norm
+
+    struct Affine {
+        const float* scale;  // [channels]
+        const float* shift;  // [channels]
+    };
+
+    ConvNet(int channels, int frames);
+    // w [outputs][inputs][kernel]; upsample: every frame twice before the convolution; relu after it.
+    void add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, bool upsample,
+                  bool relu);
+    // x + conv2(act(norm2(conv1(act(norm1(x)))))); conv1 [C][C][3] with dilation, conv2 [C][C][1].
+    void add_residual(const float* w1, const float* bias1, const float* w2, const float* bias2, int dilation,
+                      Activation activation, Norm norm, Affine norm1, Affine norm2);
+    void allocate();  // after the last layer
+
+    int channels_in() const noexcept { return channels_in_; }
+    int frames_in() const noexcept { return frames_in_; }
+    int channels() const noexcept { return channels_; }
+    int frames() const noexcept { return frames_; }
+    std::ptrdiff_t stride() const noexcept { return stride_; }   // floats between rows
+    float* input() noexcept { return buffers_[0].data(); }      // [blocks * frames_in] rows, to be filled by the caller
+    const float* run(int blocks) noexcept;                      // [blocks * frames] rows
+
+ private:
+    struct Conv {
+        PackedWeights weights;
+        std::vector<int> offsets;  // input frame of output frame 0, per tap
+        int stride = 1, frames_in = 0, frames_out = 0;
+        bool upsample = false, relu = false;
+    };
+    struct Layer {
+        Conv conv, conv2;  // conv2 only in residual blocks
+        bool residual = false;
+        Activation activation = Activation::relu;
+        Norm norm = Norm::none;
+        FloatBuffer scale[2], shift[2];
+    };
+    Conv make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, int dilation,
+                   bool upsample, bool relu) const;
+    void convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate) noexcept;
+    void norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) noexcept;
+
+    int channels_in_, frames_in_, channels_, frames_, max_channels_, max_frames_, max_taps_ = 1;
+    std::ptrdiff_t stride_ = 0;
+    std::vector<Layer> layers_;
+    FloatBuffer buffers_[3], zeros_;
+    std::vector<const float*> rows_;
+};
+
+// One part (wrist, finger or whole hand) of a motion tokenizer: grouped residual quantisation around two ConvNets.
+class GrqPart {
+ public:
+    struct Geometry {
+        int groups, quantizers, codes, code_dim, codebooks;  // codebooks per group: 1 if shared, else quantizers
+        int window, frames, positions, dims;                 // frames = window + padding; positions = frames / 2^down_t
+        int id_offset;                                       // first id of this part
+    };
+
+    GrqPart(const Geometry& geometry, const float* codebooks /* [groups][codebooks][codes][code_dim / groups] */,
+            const float* mean, const float* std /* [dims] */);
+    const Geometry& geometry() const noexcept { return g_; }
+    ConvNet& encoder() noexcept { return encoder_; }
+    ConvNet& decoder() noexcept { return decoder_; }
+    bool complete() const noexcept;
+    int ids_per_block() const noexcept { return g_.groups * g_.positions * g_.quantizers; }
+    int num_ids() const noexcept { return g_.codes * g_.codebooks; }
+
+    // ids [blocks][id_stride], this part's at the front of each row, in [id_offset, id_offset + num_ids);
+    // features [blocks][window][feature_stride], this part's `dims` at the front of each row.
+    // Not for two threads at once: scratch is inside.
+    void decode(const std::int32_t* ids, std::ptrdiff_t id_stride, std::int64_t blocks, float* features,
+                std::ptrdiff_t feature_stride) noexcept;
+    void encode(const float* features /* [blocks][window][dims] */, std::int64_t blocks, std::int32_t* ids,
+                std::ptrdiff_t id_stride) noexcept;
+    // Either side of the quantiser: latent [blocks][positions][code_dim].
+    void dequantise(const std::int32_t* ids, std::ptrdiff_t id_stride, std::int64_t blocks, float* latent,
+                    std::ptrdiff_t latent_stride) const noexcept;
+    void latent(const float* features, std::int64_t blocks, float* latent) noexcept;
+
+ private:
+    const float* encode_block(const float* features, int blocks) noexcept;
+    void quantise(const float* latent, std::ptrdiff_t stride, int blocks, std::int32_t* ids,
+                  std::ptrdiff_t id_stride) noexcept;
+
+    Geometry g_;
+    FloatBuffer codebooks_, mean_, std_;
+    std::vector<PackedWeights> search_;  // [groups * codebooks]: |row|^2 / 2 - x . row
+    ConvNet encoder_, decoder_;
+    FloatBuffer residual_, scores_;
+    std::vector<const float*> rows_;
+};
 
 // ---------------------------------------------------------------------------------------------------- hand kinematics
 

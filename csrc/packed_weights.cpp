@@ -4,7 +4,7 @@ namespace beingh0 {
 
 PackedWeights::PackedWeights(const float* w, int taps_, int inputs, int outputs_, std::ptrdiff_t tap_stride,
                              std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias_)
-    : taps(taps_), depth((inputs + 3) / 4 * 4), outputs(outputs_) {
+    : taps(taps_), depth(inputs), outputs(outputs_) {
     const int panel = simd().panel;
     panels = (outputs + panel - 1) / panel;
     weights.resize(static_cast<std::size_t>(panels) * taps * depth * panel);
@@ -15,7 +15,7 @@ PackedWeights::PackedWeights(const float* w, int taps_, int inputs, int outputs_
             for (int i = 0; i < depth; ++i)
                 for (int column = 0; column < panel; ++column, ++to) {
                     const int o = p * panel + column;
-                    if (i < inputs && o < outputs) *to = w[tap * tap_stride + i * in_stride + o * out_stride];
+                    if (o < outputs) *to = w[tap * tap_stride + i * in_stride + o * out_stride];
                 }
     if (bias_ != nullptr) std::memcpy(bias.data(), bias_, sizeof(float) * static_cast<std::size_t>(outputs));
 }

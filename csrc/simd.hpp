@@ -51,8 +51,8 @@ struct Simd {
     // Mean 0, variance 1 over `rows` rows x `channels` channels, then scale and shift per channel.
     void (*normalise)(const float* x, float* y, int rows, int channels, ptrdiff_t stride,
                       const float* scale, const float* shift, float eps) noexcept;
-    // y += rows[0] + .. + rows[count - 1]
-    void (*add_rows)(const float* const* rows, int count, int channels, float* y) noexcept;
+    // y = rows[0] + .. + rows[count - 1]
+    void (*sum_rows)(const float* const* rows, int count, int channels, float* y) noexcept;
 };
 
 // The table in use: the best this machine runs, or the one BEINGH0_ISA names.

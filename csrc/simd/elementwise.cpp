@@ -45,8 +45,9 @@ void normalise(const float* x, float* y, int rows, int channels, ptrdiff_t strid
             y[r * stride + c] = static_cast<float>((x[r * stride + c] - mean) * gain) * scale[c] + shift[c];
 }
 
-void add_rows(const float* const* rows, int count, int channels, float* y) noexcept {
-    for (int i = 0; i < count; ++i)
+void sum_rows(const float* const* rows, int count, int channels, float* y) noexcept {
+    for (int c = 0; c < channels; ++c) y[c] = rows[0][c];
+    for (int i = 1; i < count; ++i)
         for (int c = 0; c < channels; ++c) y[c] += rows[i][c];
 }
 

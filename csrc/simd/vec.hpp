@@ -35,7 +35,7 @@ void skin(const Skin&) noexcept;
 void activate(const float*, float*, int, int, ptrdiff_t, Activation) noexcept;
 void affine(const float*, float*, int, int, ptrdiff_t, const float*, const float*) noexcept;
 void normalise(const float*, float*, int, int, ptrdiff_t, const float*, const float*, float) noexcept;
-void add_rows(const float* const*, int, int, float*) noexcept;
+void sum_rows(const float* const*, int, int, float*) noexcept;
 
 }  // namespace BEINGH0_ISA
 }  // namespace beingh0

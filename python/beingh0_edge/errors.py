@@ -26,8 +26,8 @@ class BackendError(BeingH0Error):
         self.backend = backend
 
 
-class TokenError(BeingH0Error):
-    """Ids do not form whole motion blocks."""
+class TokenError(BeingH0Error, ValueError):
+    """Ids do not form whole motion blocks, or an id is outside its part's range."""
 
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
