@@ -88,7 +88,7 @@ def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> Values:
     laplacian = np.zeros((len(vertices), len(vertices)))
     laplacian[edges[:, 0], edges[:, 1]] = laplacian[edges[:, 1], edges[:, 0]] = -(np.mean(length) / length)
     laplacian -= np.diag(laplacian.sum(axis=1))
-    weights = np.empty_like(start)
+    weights: Values = np.empty_like(start)
     narrow = np.linalg.inv(np.eye(len(vertices)) + 0.3 * laplacian) @ start
     wide = np.linalg.inv(np.eye(len(vertices)) + 3.0 * laplacian) @ start
     weights[:] = narrow

@@ -1,10 +1,11 @@
 """From 21 keypoints of a human hand to the joint angles of a robot hand.
 
-Every fingertip is followed relative to its own knuckle: an open human hand maps exactly onto the open robot hand, and
-each finger's reach is scaled by the ratio of the two fingers' lengths. Where thumb and finger come together the gap
-between them takes over, smoothly, and is kept as it is in metres, so that a pinch closes. The angles minimise
+Every fingertip is followed relative to its own knuckle: an open human hand maps exactly onto the open robot
+hand, and each finger's reach is scaled by the ratio of the two fingers' lengths. Where thumb and finger come
+together the gap between them takes over, smoothly, and is kept as it is in metres, so that a pinch closes.
+The angles minimise
 
-    sum huber(|tip - target|) / 1  +  sum w(gap) |tip_thumb - tip_finger - gap|^2 / 2  +  s |q - q_before|^2 / 2
+    sum_fingers huber(|tip - target|) + w(gap) |tip - thumb tip - gap|^2 / 2   +   s |q - q_before|^2 / 2
 
 within the joint limits, starting from the frame before (csrc/retarget.hpp; docs/hands.md has the figures).
 """
@@ -30,12 +31,11 @@ DoubleArray = npt.NDArray[np.float64]
 _ASSETS = Path(__file__).parent / "assets"
 _FORMAT = "beingh0_edge robot hand 1"
 
-# The objective. A fingertip moves about 0.08 m per radian of the Inspire hand, so a tip counts 0.006 m^2 / rad^2.
-HUBER_M = 0.02
-SMOOTHNESS_M2 = 1e-4
-PINCH_WEIGHT = 20.0
+HUBER_M = 0.02  # tip errors beyond this count linearly
+SMOOTHNESS_M2 = 1e-4  # s; a fingertip of the Inspire hand moves 0.08 m / rad, so it weighs 6e-3
+PINCH_WEIGHT = 5.0  # w where thumb and finger are closer than PINCH_NEAR_M
 PINCH_NEAR_M = 0.020
-PINCH_FAR_M = 0.080
+PINCH_FAR_M = 0.060  # w is 0 from here on; in a fist the tips stay 0.055 m apart
 
 # Keypoints by finger: base and tip, and the rigid part of the hand (wrist, thumb root, four knuckles).
 _FINGERS = {"thumb": (1, 4), "index": (5, 8), "middle": (9, 12), "ring": (13, 16), "little": (17, 20)}
@@ -79,7 +79,8 @@ class RobotHand:
             raise ValueError(f"unknown robot {name!r}; known: {', '.join(known_robots())}")
         description: dict[str, Any] = json.loads((_ASSETS / "robots" / f"{name}_{side}.json").read_text())
         if description.get("format") != _FORMAT:
-            raise ValueError(f"{name}_{side}.json: expected format {_FORMAT!r}, got {description.get('format')!r}")
+            raise ValueError(f"{name}_{side}.json: expected format {_FORMAT!r}, "
+                             f"got {description.get('format')!r}")
         joints, links = description["joints"], description["links"]
         joint_index = {joint["name"]: i for i, joint in enumerate(joints)}
         link_index = {"palm": -1} | {link["name"]: i for i, link in enumerate(links)}
@@ -96,7 +97,8 @@ class RobotHand:
             link_joints=np.array([joint_index[link["joint"]] for link in links], dtype=np.int32),
             multipliers=np.array([link["multiplier"] for link in links], dtype=np.float64),
             offsets_rad=np.array([link["offset_rad"] for link in links], dtype=np.float64),
-            fingers={finger: [(link_index[p["link"]], np.array(p["point_m"], dtype=np.float64)) for p in points]
+            fingers={finger: [(link_index[point["link"]], np.array(point["point_m"], dtype=np.float64))
+                              for point in points]
                      for finger, points in description["fingers"].items()},
         )
 
@@ -122,14 +124,16 @@ class Retargeter:
         self.upper_rad = robot.upper_rad
         self._open = np.asarray(open_keypoints_wrist_m, dtype=np.float64)
         if self._open.shape != (21, 3) or not np.isfinite(self._open).all():
-            raise ValueError(f"open_hand: expected finite float32[21, 3], got {self._open.dtype}{[*self._open.shape]}")
+            raise ValueError("open_keypoints_wrist_m: expected finite float32[21, 3], "
+                             f"got {self._open.dtype}{[*self._open.shape]}")
         fingers = list(robot.fingers)
         self._order = [(finger, k) for finger in fingers for k in (3, 0, 1, 2)]
         self._order.sort(key=lambda point: point[1] != 3)  # the solver wants the tips first
         no_map = np.tile(np.eye(3), (len(fingers), 1, 1))
         plain = self._solver(np.zeros((len(fingers), 3)), no_map, np.eye(3))
         points = self._by_finger(plain.points(self.lower_rad[None])[0])
-        self.palm_from_wrist = _palm_axes(points, robot.side) @ _palm_axes(_human_fingers(self._open), robot.side).T
+        human_axes = _palm_axes(_human_fingers(self._open), robot.side)
+        self.palm_from_wrist = _palm_axes(points, robot.side) @ human_axes.T
         bases, maps, self.finger_scale = [], [], {}
         for finger in fingers:
             base, tip = _FINGERS[finger]
@@ -143,11 +147,12 @@ class Retargeter:
         self.reset()
 
     @classmethod
-    def load(cls, robot: str, side: Side = "right", *, open_keypoints_wrist_m: FloatArray | None = None) -> Retargeter:
+    def load(cls, robot: str, side: Side = "right", *,
+             open_keypoints_wrist_m: FloatArray | None = None) -> Retargeter:
         """The retargeter for a robot by name, e.g. "inspire_rh56".
 
-        open_keypoints_wrist_m: float32[21, 3], the human hand held open and flat, from which frame and scale are
-        calibrated; by default the shipped synthetic hand. Raises ValueError for an unknown robot or side.
+        open_keypoints_wrist_m: float32[21, 3], the human hand held open and flat, from which frame and scale
+        are calibrated; by default the shipped synthetic hand. Raises ValueError for an unknown robot or side.
         """
         description = RobotHand.load(robot, side)
         return cls(description, open_hand(side) if open_keypoints_wrist_m is None else open_keypoints_wrist_m)
@@ -160,11 +165,13 @@ class Retargeter:
         """Joint angles for consecutive frames, continuing from the last call.
 
         keypoints_wrist_m: float32[T, 21, 3], metres, wrist frame. Returns float64[T, J], within the limits.
-        Raises RetargetError, with the frame, for keypoints that are not finite, not in the wrist frame, not in metres
-        or of the other hand; ValueError or TypeError for a wrong array. Nothing is remembered of a refused call.
+        Raises RetargetError, with the frame, for keypoints that are not finite, not in the wrist frame, not
+        in metres or of the other hand; ValueError or TypeError for a wrong array. Nothing is remembered of a
+        refused call.
         """
         if not isinstance(keypoints_wrist_m, np.ndarray):
-            raise TypeError(f"keypoints_wrist_m: expected float32[T, 21, 3], got {type(keypoints_wrist_m).__name__}")
+            raise TypeError("keypoints_wrist_m: expected float32[T, 21, 3], "
+                            f"got {type(keypoints_wrist_m).__name__}")
         if (keypoints_wrist_m.dtype != np.float32 or keypoints_wrist_m.ndim != 3
                 or keypoints_wrist_m.shape[1:] != (21, 3)):
             raise ValueError(f"keypoints_wrist_m: expected float32[T, 21, 3], "
@@ -172,36 +179,39 @@ class Retargeter:
         if len(keypoints_wrist_m) == 0:
             return np.empty((0, len(self.joint_names)))
         self._check_frame(keypoints_wrist_m)
-        q_rad, _ = self._kernel.solve(np.ascontiguousarray(keypoints_wrist_m), self._q_rad)
+        q_rad: DoubleArray = self._kernel.solve(np.ascontiguousarray(keypoints_wrist_m), self._q_rad)[0]
         self._q_rad = q_rad[-1].copy()
         return q_rad
 
     def trajectory(self, chunks: MotionChunk | Sequence[MotionChunk]) -> HandTrajectory:
         """One chunk, or consecutive chunks of this side, as joint targets over time.
 
-        Time starts at the first frame of the first chunk. Raises ValueError when a chunk is of the other side, or
-        does not begin where the one before ends; RetargetError as `retarget`.
+        Time starts at the first frame of the first chunk. Raises ValueError when a chunk is of the other
+        side, or does not begin where the one before ends; RetargetError as `retarget`.
         """
         sequence = [chunks] if isinstance(chunks, MotionChunk) else list(chunks)
         if not sequence:
             raise ValueError("chunks: expected at least one, got none")
         times: list[DoubleArray] = []
+        end_s = 0.0
         for index, chunk in enumerate(sequence):
             if chunk.side != self.robot.side:
-                raise ValueError(f"chunk {index}: expected the {self.robot.side} hand, got the {chunk.side} one")
+                raise ValueError(f"chunk {index}: expected the {self.robot.side} hand, "
+                                 f"got the {chunk.side} one")
             start_s = chunk.start_s - sequence[0].start_s
-            if times and abs(start_s - (times[-1][-1] + sequence[index - 1].dt_s)) > 0.5 * chunk.dt_s:
-                raise ValueError(f"chunk {index}: expected to begin {times[-1][-1] + sequence[index - 1].dt_s:.3f} s "
-                                 f"after the first, got {start_s:.3f} s; chunks must be consecutive")
-            times.append(start_s + chunk.dt_s * np.arange(len(chunk.keypoints_wrist_m)))
+            if abs(start_s - end_s) > 0.5 * chunk.dt_s:
+                raise ValueError(f"chunk {index}: expected to begin {end_s:.3f} s after the first, "
+                                 f"got {start_s:.3f} s; chunks must be consecutive")
+            end_s = start_s + chunk.dt_s * len(chunk.keypoints_wrist_m)
+            times.append(start_s + chunk.dt_s * np.arange(len(chunk.keypoints_wrist_m), dtype=np.float64))
         q_rad = self.retarget(np.concatenate([chunk.keypoints_wrist_m for chunk in sequence]))
         return HandTrajectory(t_s=np.concatenate(times), q_rad=q_rad, joint_names=self.joint_names)
 
     def keypoints(self, q_rad: DoubleArray) -> DoubleArray:
         """Forward kinematics of the robot, for drawing and tests.
 
-        q_rad: float64[..., J]. Returns float64[..., 1 + 4 F, 3], metres, palm frame: the palm's origin, then four
-        points per finger, base to tip, thumb first; 21 points for five fingers. Raises ValueError.
+        q_rad: float64[..., J]. Returns float64[..., 1 + 4 F, 3], metres, palm frame: the palm's origin, then
+        four points per finger, base to tip, thumb first; 21 points for five fingers. Raises ValueError.
         """
         angles = np.asarray(q_rad, dtype=np.float64)
         if angles.ndim == 0 or angles.shape[-1] != len(self.joint_names):
@@ -215,7 +225,8 @@ class Retargeter:
         return {finger: np.array([points[self._order.index((finger, k))] for k in range(4)])
                 for finger in self.robot.fingers}
 
-    def _solver(self, bases: DoubleArray, maps: DoubleArray, palm_from_wrist: DoubleArray) -> _kernels.RetargetSolver:
+    def _solver(self, bases: DoubleArray, maps: DoubleArray,
+                palm_from_wrist: DoubleArray) -> _kernels.RetargetSolver:
         robot, fingers = self.robot, list(self.robot.fingers)
         points = [robot.fingers[finger][k] for finger, k in self._order]
         return _kernels.RetargetSolver(
@@ -231,7 +242,9 @@ class Retargeter:
             pinch_weight=PINCH_WEIGHT, pinch_near_m=PINCH_NEAR_M, pinch_far_m=PINCH_FAR_M)
 
     def _check_frame(self, keypoints: FloatArray) -> None:
-        """Refuse keypoints that are not this hand in metres in the wrist frame, saying what they look like."""
+        """Refuse keypoints that are not this hand in metres in the wrist frame, saying what they look
+        like.
+        """
         finite = np.isfinite(keypoints).all(axis=(1, 2))
         if not finite.all():
             frame = int(np.argmin(finite))
@@ -240,8 +253,8 @@ class Retargeter:
         if wrist.max() > _MAX_WRIST_OFFSET_M:
             frame = int(np.argmax(wrist > _MAX_WRIST_OFFSET_M))
             raise RetargetError(
-                f"frame {frame}: the wrist is {wrist[frame]:.3g} m from the origin, expected the wrist frame; "
-                "camera coordinates? (pass keypoints_wrist_m)", frame=frame)
+                f"frame {frame}: the wrist is {wrist[frame]:.3g} m from the origin, expected the wrist "
+                "frame; camera coordinates?", frame=frame)
         palm, reference = keypoints[:, _PALM].astype(np.float64), self._open[_PALM]
         size = np.linalg.norm(reference[3])
         ratio = np.linalg.norm(palm[:, 3], axis=1) / size
@@ -251,6 +264,12 @@ class Retargeter:
             unit = "; millimetres?" if 300.0 < ratio[frame] < 3000.0 else ""
             raise RetargetError(f"frame {frame}: from wrist to middle knuckle {ratio[frame] * size:.3g} m, "
                                 f"expected about {size:.3f} m{unit}", frame=frame)
+        reach = np.linalg.norm(keypoints, axis=2)
+        limit = _MAX_SIZE_RATIO * np.linalg.norm(self._open, axis=1).max()
+        if reach.max() > limit:
+            frame, index = np.argwhere(reach > limit)[0].tolist()
+            raise RetargetError(f"frame {frame}: keypoint {index} is {reach[frame, index]:.3g} m from the wrist, "
+                                f"expected at most {limit:.3f} m", frame=frame)
         error = np.linalg.norm(palm / ratio[:, None, None] - reference, axis=2).max(axis=1) / size
         if error.max() > _MAX_PALM_ERROR:
             frame = int(np.argmax(error > _MAX_PALM_ERROR))
@@ -262,10 +281,10 @@ class Retargeter:
         left, _, right = np.linalg.svd(reference.T @ palm)
         best = right.T @ left.T  # takes the reference onto the palm; a reflection when its determinant is -1
         side, other = self.robot.side, SIDES[1 - SIDES.index(self.robot.side)]
-        residual = float(np.linalg.norm(palm - reference @ best.T, axis=1).max() / np.linalg.norm(reference[3]))
-        if residual > _MAX_PALM_ERROR:
-            return (f"wrist, thumb root and knuckles do not form a hand (off by {100 * residual:.0f} % of its size); "
-                    "expected wrist, thumb x4, index x4, middle x4, ring x4, little x4")
+        error = np.linalg.norm(palm - reference @ best.T, axis=1).max() / np.linalg.norm(reference[3])
+        if error > _MAX_PALM_ERROR:
+            return (f"wrist, thumb root and knuckles do not form a hand (off by {100 * error:.0f} % of its "
+                    "size); expected wrist, thumb x4, index x4, middle x4, ring x4, little x4")
         if np.linalg.det(best) < 0:
             return f"the keypoints are mirrored: a {other} hand, expected a {side} one"
         angle = np.degrees(np.arccos(np.clip((np.trace(best) - 1.0) / 2.0, -1.0, 1.0)))
@@ -278,7 +297,9 @@ def _human_fingers(keypoints: DoubleArray) -> dict[str, DoubleArray]:
 
 
 def _palm_axes(fingers: dict[str, DoubleArray], side: Side) -> DoubleArray:
-    """Columns: finger direction, across the palm, out of the back of the hand; from an open hand, right-handed."""
+    """Columns: finger direction, across the palm, out of the back of the hand; from an open hand, right-
+    handed.
+    """
     long = [name for name in ("index", "middle", "ring", "little") if name in fingers]
     directions = [fingers[name][3] - fingers[name][0] for name in long]
     forward = np.sum([d / np.linalg.norm(d) for d in directions], axis=0)
@@ -290,7 +311,9 @@ def _palm_axes(fingers: dict[str, DoubleArray], side: Side) -> DoubleArray:
 
 
 def _shortest_turn(start: DoubleArray, end: DoubleArray) -> DoubleArray:
-    """The rotation float64[3, 3] that takes one direction to another by the smallest angle (below 180 degrees)."""
+    """The rotation float64[3, 3] that takes one direction to another by the smallest angle (below 180
+    degrees).
+    """
     a, b = start / np.linalg.norm(start), end / np.linalg.norm(end)
     cross = np.cross(a, b)
     skew = np.array([[0.0, -cross[2], cross[1]], [cross[2], 0.0, -cross[0]], [-cross[1], cross[0], 0.0]])

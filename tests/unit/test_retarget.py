@@ -1,0 +1,439 @@
+"""Retargeting: limits, meaning of the angles, continuity, exact Jacobian, both sides, and refusal of wrong
+frames.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import beingh0_edge
+from beingh0_edge import HandModel, HandMotion, MotionChunk, _kernels
+from beingh0_edge import retarget as module
+from beingh0_edge.errors import RetargetError
+from beingh0_edge.retarget import Retargeter
+from beingh0_edge.types import SIDES, Side
+
+ASSETS = Path(beingh0_edge.__file__).parent / "assets"
+JOINT_NAMES = ("little", "ring", "middle", "index", "thumb_bend", "thumb_rotation")  # as its registers
+TIPS = [4, 8, 12, 16, 20]
+JACOBIAN_M = 1e-8  # central differences with a step of 1e-6 rad on coordinates of 0.2 m, float64
+SETTLED_RAD = 2e-3  # the smoothness term leaves this much after SETTLE frames of the same pose
+SETTLE = 12
+MIRROR_RAD = 1e-5  # float32 keypoints of the two sides differ in their last bit
+PINCH_M = 0.006  # the gap that may remain, or be too small, where the human closes it
+MAX_STEP_RAD = 0.15  # per frame, for a human who takes 30 frames from pose to pose; 0.121 was measured
+
+
+def theta_by_name(side: Side) -> dict[str, np.ndarray]:
+    with np.load(ASSETS / "hands" / f"synthetic_{side}.npz", allow_pickle=False) as file:
+        return dict(zip([str(name) for name in file["pose_names"]], file["poses_rad"], strict=True))
+
+
+MODELS = {side: HandModel.load(ASSETS / "hands" / f"synthetic_{side}.npz", side=side) for side in SIDES}
+POSES = {side: theta_by_name(side) for side in SIDES}
+
+
+def keypoints(theta_rad: np.ndarray, side: Side = "right", betas: np.ndarray | None = None,
+              tips: str = "manotorch") -> np.ndarray:
+    """float32[T, 21, 3] of finger poses float[T, 45], wrist at rest."""
+    theta = np.atleast_2d(theta_rad)
+    pose = np.concatenate([np.zeros((len(theta), 3)), theta], axis=1).astype(np.float32)
+    return MODELS[side].forward(pose, betas, tips=tips).joints
+
+
+def blend(*names: str, frames: int = 30, side: Side = "right") -> np.ndarray:
+    """Keypoints of a motion through named poses, `frames` from each to the next."""
+    poses = [POSES[side][name] for name in names]
+    share = np.linspace(0.0, 1.0, frames, endpoint=False)[:, None]
+    share = share**2 * (3 - 2 * share)
+    parts = [(1 - share) * a + share * b for a, b in pairwise(poses)]
+    return keypoints(np.concatenate([*parts, poses[-1][None]]), side)
+
+
+def settled(retargeter: Retargeter, frame: np.ndarray) -> np.ndarray:
+    """Angles after the same frame has been shown for a while, from the open hand."""
+    retargeter.reset()
+    return retargeter.retarget(np.repeat(frame.reshape(1, 21, 3), SETTLE, axis=0))[-1]
+
+
+def closure(retargeter: Retargeter, q_rad: np.ndarray) -> dict[str, float]:
+    share = (q_rad - retargeter.lower_rad) / (retargeter.upper_rad - retargeter.lower_rad)
+    return dict(zip(retargeter.joint_names, share, strict=True))
+
+
+def chunk(points: np.ndarray, start_s: float, side: Side = "right", dt_s: float = 1 / 15) -> MotionChunk:
+    frames = len(points)
+    motion = HandMotion(side=side, cam_from_wrist=np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1)),
+                        finger_rotvec_rad=np.zeros((frames, 15, 3), np.float32),
+                        betas=np.zeros(10, np.float32), dt_s=dt_s)
+    return MotionChunk(motion=motion, keypoints_wrist_m=points, start_s=start_s, ids=np.zeros(128, np.int32))
+
+
+@pytest.fixture(params=["right", "left"])
+def side(request: pytest.FixtureRequest) -> Side:
+    return request.param
+
+
+@pytest.fixture
+def hand() -> Retargeter:
+    return Retargeter.load("inspire_rh56", side="right")
+
+
+def test_joints_come_by_name_little_finger_first(hand: Retargeter) -> None:
+    assert hand.joint_names == JOINT_NAMES
+    assert hand.lower_rad.shape == hand.upper_rad.shape == (6,)
+    assert (hand.lower_rad == 0.0).all(), "0 rad is open"
+    assert (hand.upper_rad > hand.lower_rad).all()
+
+
+def test_the_open_hand_is_at_the_lower_limits(side: Side) -> None:
+    retargeter = Retargeter.load("inspire_rh56", side=side)
+    np.testing.assert_allclose(settled(retargeter, keypoints(POSES[side]["open"], side)), 0.0, atol=1e-6)
+
+
+def test_a_fist_closes_every_finger_and_turns_the_thumb_in(side: Side) -> None:
+    retargeter = Retargeter.load("inspire_rh56", side=side)
+    share = closure(retargeter, settled(retargeter, keypoints(POSES[side]["fist"], side)))
+    assert min(share[finger] for finger in ("little", "ring", "middle", "index")) > 0.9
+    assert share["thumb_rotation"] > 0.9
+
+
+def test_pointing_leaves_the_index_finger_open(side: Side) -> None:
+    retargeter = Retargeter.load("inspire_rh56", side=side)
+    share = closure(retargeter, settled(retargeter, keypoints(POSES[side]["point"], side)))
+    assert share["index"] < 0.02
+    assert min(share[finger] for finger in ("little", "ring", "middle")) > 0.85
+
+
+@pytest.mark.parametrize(("finger", "joints"), [
+    ("index", [0, 1, 2]), ("middle", [3, 4, 5]), ("little", [6, 7, 8]), ("ring", [9, 10, 11])])
+def test_bending_one_finger_moves_its_joint_alone(hand: Retargeter, finger: str, joints: list[int]) -> None:
+    with np.load(ASSETS / "hands" / "synthetic_right.npz") as file:
+        axes = file["flexion_axes"]
+    theta = np.zeros((15, 3))
+    theta[joints] = np.radians(45) * axes[joints]
+    share = closure(hand, settled(hand, keypoints(theta.ravel())))
+    assert share.pop(finger) > 0.3
+    assert max(share.values()) < 0.02
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.2, 0.6, 1.5, 4.0]))
+def test_limits_are_never_violated(seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    poses = rng.normal(0.0, spread, (20, 45))
+    betas = rng.uniform(-2.0, 2.0, 10).astype(np.float32)
+    retargeter = Retargeter.load("inspire_rh56")
+    q = retargeter.retarget(keypoints(poses, betas=betas))
+    assert np.isfinite(q).all()
+    assert (q >= retargeter.lower_rad).all()
+    assert (q <= retargeter.upper_rad).all()
+
+
+def test_a_pinch_closes_the_gap_between_thumb_and_index(side: Side) -> None:
+    retargeter = Retargeter.load("inspire_rh56", side=side)
+    human = blend("open", "pinch", "relaxed", side=side)
+    gap = np.linalg.norm(human[:, 4] - human[:, 8], axis=1)
+    robot = retargeter.keypoints(retargeter.retarget(human))
+    robot_gap = np.linalg.norm(robot[:, 4] - robot[:, 8], axis=1)
+    closed = gap < 0.025
+    assert closed.sum() >= 5
+    assert np.abs(robot_gap - gap)[closed].max() < PINCH_M
+
+
+def test_without_the_pinch_term_the_gap_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PINCH_WEIGHT", 0.0)
+    retargeter = Retargeter.load("inspire_rh56")
+    robot = retargeter.keypoints(settled(retargeter, keypoints(POSES["right"]["pinch"])))
+    assert np.linalg.norm(robot[4] - robot[8]) > 0.025
+
+
+def test_the_width_of_a_grasp_is_kept(hand: Retargeter) -> None:
+    human = keypoints(POSES["right"]["grasp"])[0]
+    robot = hand.keypoints(settled(hand, human))
+    assert abs(np.linalg.norm(robot[4] - robot[8]) - np.linalg.norm(human[4] - human[8])) < PINCH_M
+
+
+def test_a_smooth_hand_gives_smooth_angles(hand: Retargeter) -> None:
+    q = hand.retarget(blend("open", "fist", "pinch", "grasp", "open"))
+    assert np.abs(np.diff(q, axis=0)).max() < MAX_STEP_RAD
+
+
+def test_the_warm_start_carries_over_between_calls(hand: Retargeter) -> None:
+    human = blend("open", "grasp", "fist")
+    together = hand.retarget(human)
+    hand.reset()
+    pieces = np.concatenate([hand.retarget(part) for part in (human[:17], human[17:18], human[18:])])
+    np.testing.assert_array_equal(pieces, together)
+
+
+def test_reset_starts_from_the_open_hand_again(hand: Retargeter) -> None:
+    frame = keypoints(POSES["right"]["grasp"])
+    first = hand.retarget(frame)
+    assert not np.array_equal(hand.retarget(frame), first)
+    hand.reset()
+    np.testing.assert_array_equal(hand.retarget(frame), first)
+
+
+def test_no_frames_give_no_angles(hand: Retargeter) -> None:
+    assert hand.retarget(np.empty((0, 21, 3), np.float32)).shape == (0, 6)
+
+
+def test_a_mirrored_left_hand_gives_the_same_angles() -> None:
+    # smplx's tip ids: manotorch's middle tip is another vertex on the left, a few millimetres away.
+    right_open, left_open = (keypoints(np.zeros(45), s, tips="smplx")[0] for s in ("right", "left"))
+    right = Retargeter.load("inspire_rh56", "right", open_keypoints_wrist_m=right_open)
+    left = Retargeter.load("inspire_rh56", "left", open_keypoints_wrist_m=left_open)
+    for name in POSES["right"]:
+        q_right = settled(right, keypoints(POSES["right"][name], "right", tips="smplx"))
+        q_left = settled(left, keypoints(POSES["left"][name], "left", tips="smplx"))
+        np.testing.assert_allclose(q_left, q_right, atol=MIRROR_RAD, err_msg=name)
+
+
+def test_forward_kinematics_of_the_two_sides_are_mirror_images() -> None:
+    q = np.random.default_rng(0).uniform(0.0, 0.6, (5, 6))
+    right, left = (Retargeter.load("inspire_rh56", s).keypoints(q) for s in ("right", "left"))
+    np.testing.assert_allclose(left, right * [1, -1, 1], atol=1e-12)
+
+
+def test_keypoints_have_the_order_of_a_human_hand(hand: Retargeter) -> None:
+    points = hand.keypoints(np.zeros(6))
+    assert points.shape == (21, 3)
+    np.testing.assert_array_equal(points[0], 0.0)
+    assert (points[5:, 0] > 0.1).all(), "the fingers lie ahead of the wrist"
+    assert points[5, 1] > points[9, 1] > points[13, 1] > points[17, 1], "index is on the thumb's side"
+    closed = hand.keypoints(hand.upper_rad)
+    assert (closed[TIPS[1:], 2] < points[TIPS[1:], 2]).all(), "fingers close towards the palm"
+
+
+def test_coupled_hinges_reach_their_stops_together(hand: Retargeter) -> None:
+    description = json.loads((ASSETS / "robots" / "inspire_rh56_right.json").read_text())
+    upper = {joint["name"]: joint["upper_rad"] for joint in description["joints"]}
+    travel = {link["name"]: link["multiplier"] * upper[link["joint"]] for link in description["links"]}
+    assert travel["index_distal"] == pytest.approx(1.82, abs=2e-3)
+    assert travel["thumb_distal"] == pytest.approx(0.77, abs=2e-3)
+
+
+def numpy_points(robot: module.RobotHand, q: np.ndarray) -> dict[str, np.ndarray]:
+    """Forward kinematics once more, by homogeneous matrices."""
+    def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+        k = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+    frames: list[np.ndarray] = []
+    for i, parent in enumerate(robot.parents):
+        frame = np.eye(4)
+        angle = robot.multipliers[i] * q[robot.link_joints[i]] + robot.offsets_rad[i]
+        frame[:3, :3] = rotation(robot.axes[i], angle)
+        frame[:3, 3] = robot.origins_m[i]
+        frames.append(frame if parent < 0 else frames[parent] @ frame)
+    return {finger: np.array([(frames[link] @ [*point, 1.0])[:3] for link, point in points])
+            for finger, points in robot.fingers.items()}
+
+
+def test_forward_kinematics_equal_the_numpy_reference(side: Side) -> None:
+    retargeter = Retargeter.load("inspire_rh56", side)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        q = rng.uniform(retargeter.lower_rad, retargeter.upper_rad)
+        reference = numpy_points(retargeter.robot, q)
+        expected = np.concatenate([np.zeros((1, 3)), *reference.values()])
+        np.testing.assert_allclose(retargeter.keypoints(q), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_jacobian_equals_finite_differences(hand: Retargeter, seed: int) -> None:
+    q = np.random.default_rng(seed).uniform(hand.lower_rad, hand.upper_rad)
+    jacobian = hand._kernel.jacobian(q)
+    for joint in range(6):
+        step = np.zeros(6)
+        step[joint] = 1e-6
+        difference = (hand._kernel.points((q + step)[None]) - hand._kernel.points((q - step)[None]))[0] / 2e-6
+        np.testing.assert_allclose(jacobian[:, :, joint], difference, atol=JACOBIAN_M)
+
+
+def numpy_objective(retargeter: Retargeter, human: np.ndarray, previous: np.ndarray, q: np.ndarray) -> float:
+    """The formula in retarget.py, from the calibration's definition."""
+    robot, opened = retargeter.keypoints(q), retargeter.keypoints(retargeter.lower_rad)
+    calibration = module.open_hand(retargeter.robot.side).astype(float)
+    to_palm = retargeter.palm_from_wrist
+    total = 0.5 * module.SMOOTHNESS_M2 * ((q - previous) ** 2).sum()
+    for base, tip in ((1, 4), (5, 8), (9, 12), (13, 16), (17, 20)):
+        reach = opened[tip] - opened[base]
+        a, b = to_palm @ (calibration[tip] - calibration[base]), reach
+        scale = np.linalg.norm(b) / np.linalg.norm(a)
+        axis = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
+        angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        v = scale * to_palm @ (human[tip] - human[base])
+        turned = (v * np.cos(angle) + np.cross(axis, v) * np.sin(angle)
+                  + axis * (axis @ v) * (1 - np.cos(angle)))
+        error = np.linalg.norm(robot[tip] - opened[base] - turned)
+        huber = module.HUBER_M
+        total += 0.5 * error**2 if error <= huber else huber * (error - 0.5 * huber)
+    for tip in (8, 12, 16, 20):
+        gap = human[tip] - human[4]
+        x = (module.PINCH_FAR_M - np.linalg.norm(gap)) / (module.PINCH_FAR_M - module.PINCH_NEAR_M)
+        x = min(max(x, 0.0), 1.0)
+        weight = module.PINCH_WEIGHT * (6 * x**5 - 15 * x**4 + 10 * x**3)
+        total += 0.5 * weight * ((robot[tip] - robot[4] - to_palm @ gap) ** 2).sum()
+    return float(total)
+
+
+@pytest.mark.parametrize("name", ["relaxed", "grasp", "pinch", "fist"])
+def test_the_objective_equals_the_numpy_reference(hand: Retargeter, name: str) -> None:
+    human = keypoints(POSES["right"][name])[0].astype(float)
+    rng = np.random.default_rng(3)
+    previous, q = rng.uniform(hand.lower_rad, hand.upper_rad, (2, 6))
+    expected = numpy_objective(hand, human, previous, q)
+    assert hand._kernel.objective(human, previous, q) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["relaxed", "pre_grasp", "grasp", "pinch", "point", "fist"])
+def test_no_nearby_angles_are_better(hand: Retargeter, name: str) -> None:
+    human = keypoints(POSES["right"][name])
+    previous = np.full(6, 0.3)
+    q = hand._kernel.solve(human, previous)[0][0]
+    best = hand._kernel.objective(human[0].astype(float), previous, q)
+    rng = np.random.default_rng(4)
+    for size in (1e-3, 1e-2, 1e-1):
+        for _ in range(50):
+            other = np.clip(q + rng.normal(0.0, size, 6), hand.lower_rad, hand.upper_rad)
+            assert hand._kernel.objective(human[0].astype(float), previous, other) >= best - 1e-12
+
+
+def test_holding_still_settles(hand: Retargeter) -> None:
+    frame = keypoints(POSES["right"]["grasp"])
+    q = hand.retarget(np.repeat(frame, 2 * SETTLE, axis=0))
+    np.testing.assert_allclose(q[SETTLE], q[-1], atol=SETTLED_RAD)
+
+
+def test_finger_lengths_of_the_human_do_not_open_or_close_the_robot() -> None:
+    betas = np.zeros(10, np.float32)
+    betas[[0, 1]] = 2.0  # a large hand with long fingers
+    opened = keypoints(np.zeros(45), betas=betas)[0]
+    retargeter = Retargeter.load("inspire_rh56", open_keypoints_wrist_m=opened)
+    np.testing.assert_allclose(settled(retargeter, opened), 0.0, atol=1e-6)
+
+
+def test_a_chunk_becomes_a_trajectory(hand: Retargeter) -> None:
+    human = blend("open", "grasp", frames=14)
+    trajectory = hand.trajectory(chunk(human, start_s=2.0))
+    assert trajectory.joint_names == JOINT_NAMES
+    assert trajectory.q_rad.dtype == trajectory.t_s.dtype == np.float64
+    np.testing.assert_allclose(trajectory.t_s, np.arange(15) / 15, atol=1e-12)
+    hand.reset()
+    np.testing.assert_array_equal(trajectory.q_rad, hand.retarget(human))
+
+
+def test_consecutive_chunks_join_without_a_seam(hand: Retargeter) -> None:
+    human = blend("open", "grasp", "fist", frames=15)[:30]
+    trajectory = hand.trajectory([chunk(human[:15], 0.0), chunk(human[15:], 1.0)])
+    np.testing.assert_allclose(np.diff(trajectory.t_s), 1 / 15, atol=1e-12)
+    hand.reset()
+    np.testing.assert_array_equal(trajectory.q_rad, hand.retarget(human))
+
+
+def test_chunks_that_do_not_follow_each_other_are_refused(hand: Retargeter) -> None:
+    human = blend("open", "grasp", frames=14)
+    with pytest.raises(ValueError, match=r"chunk 1: expected to begin 1\.000 s .* got 2\.000 s"):
+        hand.trajectory([chunk(human, 0.0), chunk(human, 2.0)])
+    with pytest.raises(ValueError, match="expected the right hand, got the left one"):
+        hand.trajectory(chunk(keypoints(POSES["left"]["open"], "left"), 0.0, side="left"))
+    with pytest.raises(ValueError, match="at least one"):
+        hand.trajectory([])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_frame_that_is_not_finite_is_named_and_nothing_is_remembered(hand: Retargeter, bad: float) -> None:
+    human = blend("open", "grasp", frames=10)
+    expected = hand.retarget(human)
+    hand.reset()
+    broken = human.copy()
+    broken[7, 20, 2] = bad
+    with pytest.raises(RetargetError, match="frame 7: keypoints are not finite") as caught:
+        hand.retarget(broken)
+    assert caught.value.frame == 7
+    np.testing.assert_array_equal(hand.retarget(human), expected)
+
+
+def test_camera_coordinates_are_refused(hand: Retargeter) -> None:
+    with pytest.raises(RetargetError, match=r"frame 0: the wrist is 0\.5 m from the origin.*camera"):
+        hand.retarget(keypoints(np.zeros(45)) + np.float32([0.0, 0.0, 0.5]))
+
+
+def test_a_turned_wrist_is_refused(hand: Retargeter) -> None:
+    pose = np.zeros((1, 48), np.float32)
+    pose[0, 2] = np.pi / 2
+    with pytest.raises(RetargetError, match="turned by 90 degrees against the wrist frame"):
+        hand.retarget(MODELS["right"].forward(pose).joints)
+
+
+def test_the_other_hand_is_refused(side: Side) -> None:
+    other: Side = "left" if side == "right" else "right"
+    with pytest.raises(RetargetError, match=f"mirrored: a {other} hand, expected a {side} one"):
+        Retargeter.load("inspire_rh56", side).retarget(keypoints(POSES[other]["grasp"], other))
+
+
+@pytest.mark.parametrize(("factor", "message"), [
+    (1000.0, "millimetres"), (3.0, "expected about"), (0.3, "expected about")])
+def test_other_units_and_sizes_are_refused(hand: Retargeter, factor: float, message: str) -> None:
+    with pytest.raises(RetargetError, match=message):
+        hand.retarget(keypoints(np.zeros(45)) * np.float32(factor))
+
+
+def test_a_fingertip_far_from_the_hand_is_refused(hand: Retargeter) -> None:
+    human = blend("open", "grasp", frames=5)
+    human[3, 12, 0] = -7.0
+    with pytest.raises(RetargetError, match=r"frame 3: keypoint 12 is 7 m from the wrist") as caught:
+        hand.retarget(human)
+    assert caught.value.frame == 3
+
+
+def test_another_keypoint_order_is_refused(hand: Retargeter) -> None:
+    order = [0, *range(17, 21), *range(5, 17), *range(1, 5)]  # thumb last
+    with pytest.raises(RetargetError, match=r"do not form a hand|mirrored|turned"):
+        hand.retarget(keypoints(np.zeros(45))[:, order])
+
+
+def test_wrong_arrays_are_refused(hand: Retargeter) -> None:
+    human = keypoints(np.zeros(45))
+    with pytest.raises(ValueError, match=r"expected float32\[T, 21, 3\], got float64\[1, 21, 3\]"):
+        hand.retarget(human.astype(np.float64))
+    with pytest.raises(ValueError, match=r"got float32\[1, 16, 3\]"):
+        hand.retarget(human[:, :16])
+    with pytest.raises(TypeError, match="got list"):
+        hand.retarget(human.tolist())
+    with pytest.raises(ValueError, match=r"q_rad: expected \[\.\.\., 6\], got \[5\]"):
+        hand.keypoints(np.zeros(5))
+
+
+def test_unknown_robots_and_sides_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown robot 'inspire_rh65'; known: inspire_rh56"):
+        Retargeter.load("inspire_rh65")
+    with pytest.raises(ValueError, match="side: expected 'left' or 'right', got 'both'"):
+        Retargeter.load("inspire_rh56", "both")  # type: ignore[arg-type]
+
+
+def test_the_kernel_checks_its_own_input(hand: Retargeter) -> None:
+    human, start = keypoints(np.zeros(45)), np.zeros(6)
+    with pytest.raises(ValueError, match="outside its limits"):
+        hand._kernel.solve(human, start - 0.1)
+    with pytest.raises(ValueError, match="not finite"):
+        hand._kernel.solve(human * np.float32(np.nan), start)
+    with pytest.raises(ValueError, match=r"expected float64\[6\], got float64\[5\]"):
+        hand._kernel.solve(human, np.zeros(5))
+    with pytest.raises(TypeError):
+        _kernels.RetargetSolver()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_every_description_states_its_source_and_licence(side: Side) -> None:
+    description = json.loads((ASSETS / "robots" / f"inspire_rh56_{side}.json").read_text())
+    assert description["provenance"]
+    assert "MIT" in description["license"]
+    assert (ASSETS / "robots" / "LICENSE.robosuite").read_text().startswith("MIT License")
