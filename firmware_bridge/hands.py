@@ -76,14 +76,15 @@ INSPIRE_RH56 = HandSpec(
     name="inspire_rh56",
     title="Inspire RH56 DFX, DFQ, BFX, DFTP, R1 (register map A)",
     wire="RS-485, private frame",
-    # Register order. Ranges: the angle each joint of the public RH56 model turns between register 1000 and 0.
+    # Register order. Ranges: what each driven joint of robosuite's RH56 model turns from register 1000 to 0; the
+    # retargeter's robot file has the same numbers and a test compares them.
     joints=(
-        _inspire_joint("little", 1.47),
-        _inspire_joint("ring", 1.47),
-        _inspire_joint("middle", 1.47),
-        _inspire_joint("index", 1.47),
-        _inspire_joint("thumb_bend", 0.6),
-        _inspire_joint("thumb_rotation", 1.308),
+        _inspire_joint("little", 1.62),
+        _inspire_joint("ring", 1.62),
+        _inspire_joint("middle", 1.62),
+        _inspire_joint("index", 1.62),
+        _inspire_joint("thumb_bend", 0.68),
+        _inspire_joint("thumb_rotation", 1.3),
     ),
     baud=115200,
     device_id=1,

@@ -23,7 +23,7 @@ from beingh0_edge.types import HandTrajectory
 SPEC = hand_spec("inspire_rh56")
 SIM = "sim:inspire_rh56"
 HALF_CLOSED = np.array([0.7, 0.7, 0.7, 0.7, 0.3, 0.6])
-REGISTER_STEP_RAD = 1.47e-3  # one count of the widest joint
+REGISTER_STEP_RAD = 1.62e-3  # one count of the widest joint
 PATIENCE_S = 10.0  # far beyond anything expected; only bounds a hang
 
 
@@ -121,7 +121,7 @@ def bad_trajectories():
 
     yield "nan", with_q(5, 2, np.nan), LimitError, "not finite"
     yield "infinite", with_q(0, 0, np.inf), LimitError, "not finite"
-    yield "too far", with_q(7, 4, 0.7), LimitError, "range is 0 to 0.6"
+    yield "too far", with_q(7, 4, 0.7), LimitError, "range is 0 to 0.68"
     yield "negative", with_q(7, 4, -0.1), LimitError, "range is 0 to 0.6"
     t, q, names = good.t_s, good.q_rad, good.joint_names
     yield "back in time", HandTrajectory(t[::-1], q, names), LimitError, "increasing"
@@ -257,7 +257,7 @@ def test_a_grasped_object_is_held_without_a_fault():
         state = hand.state
         assert state.state in ("active", "hold")
         assert state.force_g[:4].min() >= 400
-        assert state.q_rad[3] == pytest.approx(0.4 * 1.47, abs=2 * REGISTER_STEP_RAD)
+        assert state.q_rad[3] == pytest.approx(0.4 * SPEC.upper_rad[3], abs=2 * REGISTER_STEP_RAD)
 
 
 def test_estop_wins_over_a_running_trajectory_and_latches():
