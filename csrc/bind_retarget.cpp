@@ -34,15 +34,17 @@ std::array<double, N> take(const double* from) {
 class Solver {
   public:
     Solver(const py::array& parents, const py::array& origins, const py::array& axes, const py::array& link_joints,
-                  const py::array& multipliers, const py::array& offsets, const py::array& point_links, const py::array& points, int tips,
-                  const py::array& lower, const py::array& upper, const py::array& human_tips, const py::array& human_bases,
-                  const py::array& bases, const py::array& maps, int thumb, const py::array& palm_from_wrist, double huber_m,
-                  double smoothness_m2, double pinch_weight, double pinch_near_m, double pinch_far_m) {
+           const py::array& multipliers, const py::array& offsets, const py::array& point_links,
+           const py::array& points, int tips, const py::array& lower, const py::array& upper,
+           const py::array& human_tips, const py::array& human_bases, const py::array& bases, const py::array& maps,
+           int thumb, const py::array& palm_from_wrist, double huber_m, double smoothness_m2, double pinch_weight,
+           double pinch_near_m, double pinch_far_m) {
         const py::ssize_t links = parents.size(), joints = lower.size(), count = point_links.size();
         require(links >= 1 && links <= rt::kMaxLinks, "links: expected 1 to 64, got " + std::to_string(links));
         require(joints >= 1 && joints <= rt::kMaxJoints, "joints: expected 1 to 32, got " + std::to_string(joints));
         require(count >= 1 && count <= rt::kMaxPoints, "points: expected 1 to 64, got " + std::to_string(count));
-        require(tips >= 1 && tips <= rt::kMaxFingers && tips <= count, "tips: expected 1 to 5, got " + std::to_string(tips));
+        require(tips >= 1 && tips <= rt::kMaxFingers && tips <= count,
+                "tips: expected 1 to 5, got " + std::to_string(tips));
         const std::int32_t* parent = checked<std::int32_t>("parents", parents, {links});
         const double* origin = checked_finite("origins", origins, {links, 3});
         const double* axis = checked_finite("axes", axes, {links, 3});
@@ -51,11 +53,13 @@ class Solver {
         const double* offset = checked_finite("offsets", offsets, {links});
         for (py::ssize_t i = 0; i < links; ++i) {
             const std::string name = "link " + std::to_string(i);
-            require(parent[i] >= -1 && parent[i] < i, name + ": its parent must come before it, got " + std::to_string(parent[i]));
+            require(parent[i] >= -1 && parent[i] < i,
+                    name + ": its parent must come before it, got " + std::to_string(parent[i]));
             require(joint[i] >= 0 && joint[i] < joints, name + ": unknown joint " + std::to_string(joint[i]));
             const auto unit = take<3>(axis + 3 * i);
             const double length = std::sqrt(unit[0] * unit[0] + unit[1] * unit[1] + unit[2] * unit[2]);
-            require(std::abs(length - 1.0) < 1e-6, name + ": the axis must have length 1, got " + std::to_string(length));
+            require(std::abs(length - 1.0) < 1e-6,
+                    name + ": the axis must have length 1, got " + std::to_string(length));
             hand_.links.push_back({parent[i], take<3>(origin + 3 * i), unit, joint[i], multiplier[i], offset[i]});
         }
         const std::int32_t* point_link = checked<std::int32_t>("point_links", point_links, {count});
@@ -67,7 +71,8 @@ class Solver {
         hand_.tips = tips;
         const double* low = checked_finite("lower", lower, {joints});
         const double* high = checked_finite("upper", upper, {joints});
-        for (py::ssize_t j = 0; j < joints; ++j) require(low[j] < high[j], "joint " + std::to_string(j) + ": lower must be below upper");
+        for (py::ssize_t j = 0; j < joints; ++j)
+            require(low[j] < high[j], "joint " + std::to_string(j) + ": lower must be below upper");
         hand_.lower.assign(low, low + joints);
         hand_.upper.assign(high, high + joints);
 
@@ -76,16 +81,18 @@ class Solver {
         const double* base = checked_finite("bases", bases, {tips, 3});
         const double* map = checked_finite("maps", maps, {tips, 3, 3});
         for (int i = 0; i < tips; ++i) {
-            require(human_tip[i] >= 0 && human_tip[i] < rt::kHumanKeypoints && human_base[i] >= 0 && human_base[i] < rt::kHumanKeypoints,
-                  "finger " + std::to_string(i) + ": a keypoint is not in 0..20");
+            require(human_tip[i] >= 0 && human_tip[i] < rt::kHumanKeypoints && human_base[i] >= 0 &&
+                        human_base[i] < rt::kHumanKeypoints,
+                    "finger " + std::to_string(i) + ": a keypoint is not in 0..20");
             objective_.fingers.push_back({i, human_tip[i], human_base[i], take<3>(base + 3 * i), take<9>(map + 9 * i)});
         }
         require(thumb >= -1 && thumb < tips, "thumb: expected -1 or a finger, got " + std::to_string(thumb));
         objective_.thumb = thumb;
         objective_.palm_from_wrist = take<9>(checked_finite("palm_from_wrist", palm_from_wrist, {3, 3}));
-        require(huber_m > 0 && smoothness_m2 >= 0 && pinch_weight >= 0 && pinch_near_m >= 0 && pinch_far_m > pinch_near_m &&
-                    std::isfinite(huber_m + smoothness_m2 + pinch_weight + pinch_far_m),
-                        "objective: huber_m > 0, smoothness_m2 >= 0, pinch_weight >= 0 and 0 <= pinch_near_m < pinch_far_m are needed");
+        require(huber_m > 0 && smoothness_m2 >= 0 && pinch_weight >= 0 && pinch_near_m >= 0 &&
+                    pinch_far_m > pinch_near_m && std::isfinite(huber_m + smoothness_m2 + pinch_weight + pinch_far_m),
+                "objective: huber_m > 0, smoothness_m2 >= 0, pinch_weight >= 0 and 0 <= pinch_near_m < pinch_far_m are "
+                "needed");
         objective_.huber_m = huber_m;
         objective_.smoothness_m2 = smoothness_m2;
         objective_.pinch_weight = pinch_weight;
@@ -100,7 +107,8 @@ class Solver {
         py::array_t<double> out({frames, static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(3)});
         double* positions = out.mutable_data();
         py::gil_scoped_release release;
-        for (py::ssize_t t = 0; t < frames; ++t) hand_.forward(angles + t * hand_.joints(), count, positions + 3 * count * t, nullptr);
+        for (py::ssize_t t = 0; t < frames; ++t)
+            hand_.forward(angles + t * hand_.joints(), count, positions + 3 * count * t, nullptr);
         return out;
     }
 
@@ -118,12 +126,13 @@ class Solver {
         const py::ssize_t frames = keypoints.shape(0);
         for (py::ssize_t i = 0; i < keypoints.size(); ++i)
             if (!std::isfinite(human[i]))
-                throw std::invalid_argument("keypoints_wrist_m: not finite in frame " + std::to_string(i / (3 * rt::kHumanKeypoints)));
+                throw std::invalid_argument("keypoints_wrist_m: not finite in frame " +
+                                            std::to_string(i / (3 * rt::kHumanKeypoints)));
         const int joints = hand_.joints();
         const double* first = checked_finite("q_start_rad", start, {joints});
         for (int j = 0; j < joints; ++j)
             require(first[j] >= hand_.lower[j] && first[j] <= hand_.upper[j],
-                  "q_start_rad: joint " + std::to_string(j) + " is outside its limits");
+                    "q_start_rad: joint " + std::to_string(j) + " is outside its limits");
         py::array_t<double> out({frames, static_cast<py::ssize_t>(joints)});
         py::array_t<std::int32_t> iterations(frames);
         double* q = out.mutable_data();
@@ -142,9 +151,9 @@ class Solver {
     }
 
     double objective(const py::array& keypoints, const py::array& previous, const py::array& q) const {
-        return rt::objective_value(hand_, objective_, checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-                                   checked_finite("previous_rad", previous, {hand_.joints()}),
-                                   checked_finite("q_rad", q, {hand_.joints()}));
+        return rt::objective_value(
+            hand_, objective_, checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
+            checked_finite("previous_rad", previous, {hand_.joints()}), checked_finite("q_rad", q, {hand_.joints()}));
     }
 
   private:
@@ -155,21 +164,23 @@ class Solver {
 }  // namespace
 
 void bind_retarget(py::module_& m) {
-    py::class_<Solver>(m, "RetargetSolver",
-                         "Kinematics of a robot hand and the bounded least-squares solver that follows a human hand with it.")
-            .def(py::init<const py::array&, const py::array&, const py::array&, const py::array&, const py::array&, const py::array&,
-                        const py::array&, const py::array&, int, const py::array&, const py::array&, const py::array&,
-                        const py::array&, const py::array&, const py::array&, int, const py::array&, double, double, double, double,
-                        double>(),
-                      py::kw_only(), py::arg("parents"), py::arg("origins"), py::arg("axes"), py::arg("link_joints"), py::arg("multipliers"),
-                      py::arg("offsets"), py::arg("point_links"), py::arg("points"), py::arg("tips"), py::arg("lower"), py::arg("upper"),
-                      py::arg("human_tips"), py::arg("human_bases"), py::arg("bases"), py::arg("maps"), py::arg("thumb"),
-                      py::arg("palm_from_wrist"), py::arg("huber_m"), py::arg("smoothness_m2"), py::arg("pinch_weight"),
-                      py::arg("pinch_near_m"), py::arg("pinch_far_m"))
-            .def("points", &Solver::points, py::arg("q_rad"), "float64[N, J] -> float64[N, P, 3], palm frame, metres.")
-            .def("jacobian", &Solver::jacobian, py::arg("q_rad"), "float64[J] -> float64[P, 3, J], metres per radian.")
-            .def("solve", &Solver::solve, py::arg("keypoints_wrist_m"), py::arg("q_start_rad"),
-                      "float32[T, 21, 3], float64[J] -> float64[T, J] within limits, int32[T] iterations. Each frame starts at the one before.")
-            .def("objective", &Solver::objective, py::arg("keypoints_wrist_m"), py::arg("previous_rad"), py::arg("q_rad"),
-                      "The value solve() makes small for one frame: float64[21, 3], float64[J], float64[J] -> m^2.");
+    py::class_<Solver>(
+        m, "RetargetSolver",
+        "Kinematics of a robot hand and the bounded least-squares solver that follows a human hand with it.")
+        .def(py::init<const py::array&, const py::array&, const py::array&, const py::array&, const py::array&,
+                      const py::array&, const py::array&, const py::array&, int, const py::array&, const py::array&,
+                      const py::array&, const py::array&, const py::array&, const py::array&, int, const py::array&,
+                      double, double, double, double, double>(),
+             py::kw_only(), py::arg("parents"), py::arg("origins"), py::arg("axes"), py::arg("link_joints"),
+             py::arg("multipliers"), py::arg("offsets"), py::arg("point_links"), py::arg("points"), py::arg("tips"),
+             py::arg("lower"), py::arg("upper"), py::arg("human_tips"), py::arg("human_bases"), py::arg("bases"),
+             py::arg("maps"), py::arg("thumb"), py::arg("palm_from_wrist"), py::arg("huber_m"),
+             py::arg("smoothness_m2"), py::arg("pinch_weight"), py::arg("pinch_near_m"), py::arg("pinch_far_m"))
+        .def("points", &Solver::points, py::arg("q_rad"), "float64[N, J] -> float64[N, P, 3], palm frame, metres.")
+        .def("jacobian", &Solver::jacobian, py::arg("q_rad"), "float64[J] -> float64[P, 3, J], metres per radian.")
+        .def("solve", &Solver::solve, py::arg("keypoints_wrist_m"), py::arg("q_start_rad"),
+             "float32[T, 21, 3], float64[J] -> float64[T, J] within limits, int32[T] iterations. Each frame starts at "
+             "the one before.")
+        .def("objective", &Solver::objective, py::arg("keypoints_wrist_m"), py::arg("previous_rad"), py::arg("q_rad"),
+             "The value solve() makes small for one frame: float64[21, 3], float64[J], float64[J] -> m^2.");
 }

@@ -9,11 +9,11 @@ namespace {
 constexpr int kMaxIterations = 40;
 constexpr double kSmallestStepRad = 1e-6;
 constexpr double kSmallestGain = 1e-10;  // of the objective, per iteration
-constexpr double kFirstDamping = 1e-7;  // m^2 / rad^2; a fingertip moves about 0.08 m / rad
+constexpr double kFirstDamping = 1e-7;   // m^2 / rad^2; a fingertip moves about 0.08 m / rad
 
 Vec3 transform(const Mat3& m, const Vec3& v) noexcept {
     return {m[0] * v[0] + m[1] * v[1] + m[2] * v[2], m[3] * v[0] + m[4] * v[1] + m[5] * v[2],
-                    m[6] * v[0] + m[7] * v[1] + m[8] * v[2]};
+            m[6] * v[0] + m[7] * v[1] + m[8] * v[2]};
 }
 
 Vec3 cross(const Vec3& a, const Vec3& b) noexcept {
@@ -25,7 +25,7 @@ Mat3 turned(const Mat3& parent, const Vec3& axis, double angle) noexcept {
     const double s = std::sin(angle), c = std::cos(angle), k = 1.0 - c;
     const double x = axis[0], y = axis[1], z = axis[2];
     const Mat3 r = {c + x * x * k,     x * y * k - z * s, x * z * k + y * s, y * x * k + z * s, c + y * y * k,
-                      y * z * k - x * s, z * x * k - y * s, z * y * k + x * s, c + z * z * k};
+                    y * z * k - x * s, z * x * k - y * s, z * y * k + x * s, c + z * z * k};
     Mat3 out;
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j)
@@ -49,7 +49,8 @@ struct Tasks {
 };
 
 double pinch_share(const Objective& objective, double gap_m) noexcept {
-    const double x = std::clamp((objective.pinch_far_m - gap_m) / (objective.pinch_far_m - objective.pinch_near_m), 0.0, 1.0);
+    const double x =
+        std::clamp((objective.pinch_far_m - gap_m) / (objective.pinch_far_m - objective.pinch_near_m), 0.0, 1.0);
     return x * x * x * (x * (6.0 * x - 15.0) + 10.0);
 }
 
@@ -62,7 +63,8 @@ Vec3 minus(const Vec3& a, const Vec3& b) noexcept { return {a[0] - b[0], a[1] - 
 Tasks make_tasks(const Objective& objective, const double* keypoints) noexcept {
     Tasks tasks;
     for (const Finger& finger : objective.fingers) {
-        Vec3 target = transform(finger.map, minus(keypoint(keypoints, finger.human_tip), keypoint(keypoints, finger.human_base)));
+        Vec3 target =
+            transform(finger.map, minus(keypoint(keypoints, finger.human_tip), keypoint(keypoints, finger.human_base)));
         for (int k = 0; k < 3; ++k) target[k] += finger.base[k];
         tasks.list[tasks.count++] = {finger.tip, -1, target, 1.0, objective.huber_m};
     }
@@ -89,8 +91,8 @@ Vec3 residual(const Task& task, const double* positions) noexcept {
     return r;
 }
 
-double cost(const Hand& hand, const Objective& objective, const Tasks& tasks, const double* positions, const double* previous,
-                        const double* q) noexcept {
+double cost(const Hand& hand, const Objective& objective, const Tasks& tasks, const double* positions,
+            const double* previous, const double* q) noexcept {
     double total = 0.0;
     for (int t = 0; t < tasks.count; ++t) {
         const Task& task = tasks.list[t];
@@ -166,7 +168,7 @@ void Hand::forward(const double* q, int count, double* positions, double* jacobi
 }
 
 double objective_value(const Hand& hand, const Objective& objective, const double* keypoints, const double* previous,
-                           const double* q) noexcept {
+                       const double* q) noexcept {
     std::array<double, 3 * kMaxFingers> positions;
     hand.forward(q, hand.tips, positions.data(), nullptr);
     return cost(hand, objective, make_tasks(objective, keypoints), positions.data(), previous, q);
@@ -214,7 +216,8 @@ int solve_frame(const Hand& hand, const Objective& objective, const double* keyp
 
         int free_count = 0;
         for (int j = 0; j < n; ++j) {
-            const bool blocked = (q[j] <= hand.lower[j] && gradient[j] > 0.0) || (q[j] >= hand.upper[j] && gradient[j] < 0.0);
+            const bool blocked =
+                (q[j] <= hand.lower[j] && gradient[j] > 0.0) || (q[j] >= hand.upper[j] && gradient[j] < 0.0);
             if (!blocked) open[free_count++] = j;
         }
         if (free_count == 0) return iteration;

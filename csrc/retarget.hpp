@@ -1,5 +1,6 @@
-// Human keypoints to the joint angles of a robot hand: kinematics of a tree of hinges and a bounded least-squares solver.
-// Plain C++: no Python, no exceptions, no allocation after the description is built. float64 throughout, metres, radians.
+// Human keypoints to the joint angles of a robot hand: kinematics of a tree of hinges and a bounded least-squares
+// solver. Plain C++: no Python, no exceptions, no allocation after the description is built. float64 throughout,
+// metres, radians.
 #pragma once
 
 #include <array>
@@ -7,9 +8,9 @@
 
 namespace beingh0::retarget {
 
-constexpr int kMaxJoints = 32;   // driven joints
-constexpr int kMaxLinks = 64;    // hinges, driven or coupled
-constexpr int kMaxPoints = 64;   // points fixed to links, fingertips among them
+constexpr int kMaxJoints = 32;  // driven joints
+constexpr int kMaxLinks = 64;   // hinges, driven or coupled
+constexpr int kMaxPoints = 64;  // points fixed to links, fingertips among them
 constexpr int kMaxFingers = 5;
 constexpr int kHumanKeypoints = 21;
 
@@ -47,22 +48,22 @@ struct Hand {
 
 // How one finger's human tip becomes a target: base + map * (human tip - human base).
 struct Finger {
-    int tip;             // index into Hand::points, below Hand::tips
-    int human_tip;       // keypoint indices
+    int tip;        // index into Hand::points, below Hand::tips
+    int human_tip;  // keypoint indices
     int human_base;
-    Vec3 base;           // the finger's base in the palm frame
-    Mat3 map;            // human wrist frame -> palm frame, with the ratio of finger lengths
+    Vec3 base;  // the finger's base in the palm frame
+    Mat3 map;   // human wrist frame -> palm frame, with the ratio of finger lengths
 };
 
 struct Objective {
     std::vector<Finger> fingers;
-    int thumb;                // index into fingers, -1 when the hand has none
-    Mat3 palm_from_wrist;     // rotation of the human wrist frame into the palm frame
-    double huber_m;           // fingertip errors beyond this count linearly
-    double smoothness_m2;     // weight of |q - previous q|^2
-    double pinch_weight;      // weight of a thumb-finger gap when closed; a fingertip has weight 1
-    double pinch_near_m;      // human gap at and below which the weight is full
-    double pinch_far_m;       // human gap at and beyond which it is zero; smooth in between
+    int thumb;             // index into fingers, -1 when the hand has none
+    Mat3 palm_from_wrist;  // rotation of the human wrist frame into the palm frame
+    double huber_m;        // fingertip errors beyond this count linearly
+    double smoothness_m2;  // weight of |q - previous q|^2
+    double pinch_weight;   // weight of a thumb-finger gap when closed; a fingertip has weight 1
+    double pinch_near_m;   // human gap at and below which the weight is full
+    double pinch_far_m;    // human gap at and beyond which it is zero; smooth in between
 };
 
 // One frame. keypoints double[21][3], wrist frame. On return q holds the solution, within bounds; on entry the angles

@@ -268,8 +268,8 @@ class Retargeter:
         limit = _MAX_SIZE_RATIO * np.linalg.norm(self._open, axis=1).max()
         if reach.max() > limit:
             frame, index = np.argwhere(reach > limit)[0].tolist()
-            raise RetargetError(f"frame {frame}: keypoint {index} is {reach[frame, index]:.3g} m from the wrist, "
-                                f"expected at most {limit:.3f} m", frame=frame)
+            raise RetargetError(f"frame {frame}: keypoint {index} is {reach[frame, index]:.3g} m "
+                                f"from the wrist, expected at most {limit:.3f} m", frame=frame)
         error = np.linalg.norm(palm / ratio[:, None, None] - reference, axis=2).max(axis=1) / size
         if error.max() > _MAX_PALM_ERROR:
             frame = int(np.argmax(error > _MAX_PALM_ERROR))
