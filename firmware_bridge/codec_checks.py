@@ -22,3 +22,19 @@ def wholes(name: str, values: Iterable[int], count: int, lowest: int, highest: i
     if len(numbers) != count:
         raise ValueError(f"{name}: expected {count} values, got {len(numbers)}")
     return numbers
+
+
+CanFrame = tuple[int, bytes]  # CAN id without flag bits, data
+
+
+def can_frame(frame: CanFrame | int, data: bytes | None) -> CanFrame:
+    """A received frame given as (id, data) or as two arguments. Raises ValueError or TypeError."""
+    if isinstance(frame, tuple):
+        if data is not None:
+            raise TypeError("expected (CAN id, data) or CAN id and data, got both")
+        can_id, data = frame
+    else:
+        can_id = frame
+    if data is None:
+        raise TypeError("expected (CAN id, data) or CAN id and data, got the id alone")
+    return whole("CAN id", can_id, 0, 0xFFFFFFFF), bytes(data)
