@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -67,12 +68,17 @@ void Loop::start() {
   publish(monotonic_now(), 0);
   closing_.store(false);
   ready_.store(false);
+  owner_ = getpid();
   thread_ = std::thread([this] { run(); });
   while (!ready_.load(std::memory_order_acquire)) std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
 void Loop::close() {
   if (!thread_.joinable()) return;
+  if (getpid() != owner_) {  // the hand belongs to the parent
+    thread_.detach();
+    return;
+  }
   closing_.store(true, std::memory_order_release);
   thread_.join();
   driver_->disconnect();

@@ -112,6 +112,7 @@ class Loop {
   Nanos period_;
   int realtime_priority_;
   bool locked_all_ = false;
+  int owner_ = 0;  // process id: a forked child has this object but not its thread
 
   // the loop's own
   std::uint64_t cycle_ = 0;

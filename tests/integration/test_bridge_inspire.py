@@ -337,6 +337,24 @@ def test_without_a_realtime_priority_the_state_says_so():
         assert hand.state.low_latency is False  # a pseudo-terminal has no such flag
 
 
+def test_a_forked_child_does_not_touch_the_parents_hand():
+    program = (
+        "import os\n"
+        "from beingh0_edge.firmware_bridge import Bridge\n"
+        "with Bridge.open('inspire_rh56', port='sim:inspire_rh56') as hand:\n"
+        "    hand.arm()\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        raise SystemExit(0)\n"
+        "    os.waitpid(child, 0)\n"
+        "    hand.arm()\n"
+        "    print(hand.state.state)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
+                          timeout=PATIENCE_S * 3, check=True)
+    assert done.stdout.strip() == "active"
+
+
 def test_a_killed_user_process_leaves_no_command_behind_its_last_one():
     program = (
         "import sys, numpy as np\n"

@@ -171,6 +171,17 @@ def test_losing_the_pose_freezes_the_last_command():
     assert world.follow(*RAMP) == "no_fresh_feedback"
 
 
+def test_a_pose_without_error_reports_is_not_trusted_for_long():
+    world = World().armed()
+    world.follow([0.0, 5.0], [[0.2, 0.1], [1.4, 0.5]])
+    world.run(0.5)
+    for _ in range(120):
+        world.t_s += PERIOD_S
+        world.controller.on_feedback(world.t_s, world.pose)
+        world.controller.tick(world.t_s)
+    assert world.state == ("hold", "feedback_stale")
+
+
 def test_consecutive_transaction_errors_are_a_fault_and_fewer_are_not():
     world = World(error_rate=0.5).armed()
     world.run(0.2)

@@ -10,6 +10,7 @@ constexpr Nanos kBucket = kNanosPerSecond / 10;
 constexpr int kLeastTriesForARate = 20;
 constexpr int kFeedbackCycles = 5;
 constexpr Nanos kClearing = kNanosPerSecond / 4;  // after CLEAR_ERROR the old bits may still be read for a while
+constexpr Nanos kHealthStale = kNanosPerSecond;    // error bits older than this are as bad as no pose
 constexpr double kStandstill_rad_s = 1e-9;        // rounding of the limiter
 
 }  // namespace
@@ -200,7 +201,7 @@ Verdict Controller::reset(Nanos now) {
 
 void Controller::watch(Nanos now) {
   if (state_ != State::active && state_ != State::hold) return;
-  if (!feedback_is_fresh(now)) {
+  if (!feedback_is_fresh(now) || now - healthy_at_ > kHealthStale) {
     if (!frozen_) freeze(now, State::hold, Reason::feedback_stale);
     return;
   }
