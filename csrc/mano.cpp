@@ -19,13 +19,16 @@ constexpr int kBetaStride = 16;
 constexpr int kKeypointOrder[HandModel::kKeypoints] = {0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20};
 
 using Affine = float[12];  // rows of a 3x4 matrix
+typedef float Row __attribute__((vector_size(16), aligned(4), may_alias));  // one row: four floats
 
 // out = parent * [rotation | offset]
 void compose(const Affine& parent, const float* rotation, const float* offset, Affine& out) noexcept {
+    Row local[3];
+    for (int i = 0; i < 3; ++i)
+        local[i] = Row{rotation[3 * i], rotation[3 * i + 1], rotation[3 * i + 2], offset[i]};
     for (int i = 0; i < 3; ++i) {
         const float* const a = parent + 4 * i;
-        for (int j = 0; j < 3; ++j) out[4 * i + j] = a[0] * rotation[j] + a[1] * rotation[3 + j] + a[2] * rotation[6 + j];
-        out[4 * i + 3] = a[0] * offset[0] + a[1] * offset[1] + a[2] * offset[2] + a[3];
+        *reinterpret_cast<Row*>(out + 4 * i) = a[0] * local[0] + a[1] * local[1] + a[2] * local[2] + Row{0, 0, 0, a[3]};
     }
 }
 

@@ -1,4 +1,5 @@
-// Rotation conversions. Arithmetic in double: inputs near 0 and pi keep all the digits float32 has.
+// Rotation conversions. Arithmetic in double, so that inputs near 0 and pi keep all the digits float32 has; only
+// axis-angle to matrix, which forward kinematics needs 16 times per hand, is vectorised float32 (simd/rotations.cpp).
 #include <cmath>
 
 #include "kernels.hpp"
@@ -78,11 +79,7 @@ void normalise3(double (&v)[3]) noexcept {
 }  // namespace
 
 void axis_angle_to_matrix(const float* axis_angle, std::int64_t n, float* matrix) noexcept {
-    for (std::int64_t i = 0; i < n; ++i) {
-        double q[4];
-        quaternion_of(axis_angle + 3 * i, q);
-        matrix_of(q[0], q[1], q[2], q[3], matrix + 9 * i);
-    }
+    simd().axis_angle_to_matrix(axis_angle, n, matrix);
 }
 
 void axis_angle_to_quaternion(const float* axis_angle, std::int64_t n, float* quaternion) noexcept {

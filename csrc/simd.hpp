@@ -51,6 +51,8 @@ struct Simd {
     // Mean 0, variance 1 over `rows` rows x `channels` channels, then scale and shift per channel.
     void (*normalise)(const float* x, float* y, int rows, int channels, ptrdiff_t stride,
                       const float* scale, const float* shift, float eps) noexcept;
+    // n rotations of at most some thousand turns, radians -> row-major 3x3.
+    void (*axis_angle_to_matrix)(const float* axis_angle, int64_t n, float* matrix) noexcept;
     // y = rows[0] + .. + rows[count - 1]
     void (*sum_rows)(const float* const* rows, int count, int channels, float* y) noexcept;
 };

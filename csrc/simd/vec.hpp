@@ -35,6 +35,7 @@ void skin(const Skin&) noexcept;
 void activate(const float*, float*, int, int, ptrdiff_t, Activation) noexcept;
 void affine(const float*, float*, int, int, ptrdiff_t, const float*, const float*) noexcept;
 void normalise(const float*, float*, int, int, ptrdiff_t, const float*, const float*, float) noexcept;
+void axis_angle_to_matrix(const float*, int64_t, float*) noexcept;
 void sum_rows(const float* const*, int, int, float*) noexcept;
 
 }  // namespace BEINGH0_ISA
