@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
+from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_modbus import (
     InspireModbusCodec,
@@ -99,7 +100,7 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec | ModbusRtuCodec | DynamixelCodec
+Codec = InspireRs485Codec | ModbusRtuCodec | DynamixelCodec | AbilityHandCodec
 
 CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "inspire_rh56": InspireRs485Codec,
@@ -109,6 +110,7 @@ CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "modbus_tcp": ModbusTcpCodec,
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
+    "ability_hand": AbilityHandCodec,
 })
 
 

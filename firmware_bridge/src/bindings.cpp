@@ -403,4 +403,5 @@ NB_MODULE(_bridge, m) {
   bridge::bind_inspire(m);
   bridge::bind_modbus(m);
   bridge::bind_dynamixel(m);
+  bridge::bind_ability(m);
 }

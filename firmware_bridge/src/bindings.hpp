@@ -8,5 +8,6 @@ namespace bridge {
 void bind_inspire(nanobind::module_& m);
 void bind_modbus(nanobind::module_& m);
 void bind_dynamixel(nanobind::module_& m);
+void bind_ability(nanobind::module_& m);
 
 }  // namespace bridge
