@@ -3,6 +3,7 @@ frames.
 """
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -437,3 +438,12 @@ def test_every_description_states_its_source_and_licence(side: Side) -> None:
     assert description["provenance"]
     assert "MIT" in description["license"]
     assert (ASSETS / "robots" / "LICENSE.robosuite").read_text().startswith("MIT License")
+
+
+def test_a_hand_with_fewer_fingers_is_followed(hand: Retargeter) -> None:
+    fingers = {name: points for name, points in hand.robot.fingers.items() if name != "little"}
+    four = Retargeter(replace(hand.robot, fingers=fingers), module.open_hand("right"))
+    assert four.keypoints(np.zeros(6)).shape == (17, 3)
+    share = closure(four, settled(four, keypoints(POSES["right"]["fist"])))
+    assert min(share[finger] for finger in ("ring", "middle", "index")) > 0.9
+    assert share["little"] == 0.0, "nothing drives it"
