@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 log = logging.getLogger(__name__)
 
 
@@ -24,6 +22,8 @@ def cosine(progress: float, *, warmup: float = 0.02, floor: float = 0.02) -> flo
 
 def save_atomic(value: Any, path: Path) -> None:
     """torch.save to a temporary name, then rename: an interrupted save leaves the old file whole."""
+    import torch  # here, so that progress can be shown where torch is not installed
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(path.suffix + ".tmp")
     torch.save(value, temporary)

@@ -26,6 +26,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
                           stdin=subprocess.DEVNULL, timeout=120, check=False)
 
 
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                          check=False)
+
+
 def fails_with_one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(arguments) == FAILED
     captured = capsys.readouterr()
@@ -50,7 +55,7 @@ def test_help_names_every_command_and_loads_no_engine():
     code = ("import sys; from beingh0_edge.cli import main; main(['--help']); "
             "heavy = {'torch', 'cv2', 'llama_cpp', 'onnxruntime', 'matplotlib'} & set(sys.modules); "
             "sys.exit(f'loaded: {heavy}' if heavy else 0)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = python(code)
     assert done.returncode == 0, done.stderr
     for name in ("demo", "infer", "train", "eval", "bundle", "doctor", "hand"):
         assert f"\n  {name} " in done.stdout
@@ -184,16 +189,13 @@ def test_a_traceback_of_an_expected_error_can_be_asked_for(monkeypatch):
         main(["bundle", "verify", "absent"])
 
 
-def test_a_missing_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "beingh0_edge.train.nano", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
-
-    def without_torch(*arguments: object, **options: object) -> None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-
-    monkeypatch.setattr("beingh0_edge.cli.app._import_train", without_torch)
-    assert fails_with_one_line(capsys, "train", "nano") == (
-        "this command needs torch: pip install 'beingh0-edge[train]'")
+def test_a_missing_extra_is_named(tmp_path):
+    code = ("import sys; sys.modules['torch'] = None; from beingh0_edge.cli import main; "
+            f"sys.exit(main(['train', 'nano', '--out', {str(tmp_path / 'run')!r}]))")
+    done = python(code)
+    assert (done.returncode, done.stdout) == (FAILED, "")
+    assert done.stderr == "beingh0: this command needs torch: pip install 'beingh0-edge[train]'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_ends_with_status_130_and_leaves_nothing_behind(capsys, monkeypatch, tmp_path):
@@ -250,9 +252,14 @@ def test_a_failure_leaves_the_old_results(tmp_path):
     out = tmp_path / "out"
     with staged(out) as stage:
         (stage / "a.txt").write_text("1")
-    with pytest.raises(RuntimeError), staged(out) as stage:
-        (stage / "a.txt").write_text("2")
-        raise RuntimeError
+
+    def fail() -> None:
+        with staged(out) as stage:
+            (stage / "a.txt").write_text("2")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "a.txt"]
     assert (out / "a.txt").read_text() == "1"
 

@@ -17,7 +17,7 @@ from ..errors import BeingH0Error
 
 FAILED, INTERRUPTED = 2, 130
 _EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx": "convert", "rerun": "viz",
-             "smplx": "bench", "skimage": "train", "scipy": "train"}
+             "smplx": "bench", "skimage": "hand", "scipy": "hand"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

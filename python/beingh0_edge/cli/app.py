@@ -151,6 +151,7 @@ def eval_nano(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures here.",
                                               show_default=False)] = None,
     bundle: Annotated[str, typer.Option(metavar="BUNDLE", help="The model to measure.")] = "nano",
+    main_only: Annotated[bool, typer.Option("--main-only", help="Only the first row: pick, right hand.")] = False,
 ) -> None:
     """Does the model follow picture and words?
 
@@ -158,7 +159,7 @@ def eval_nano(
     """
     from .evaluation import run_evaluation
 
-    typer.echo(run_evaluation(bundle, episodes, json))
+    typer.echo(run_evaluation(bundle, episodes, json, main_only))
 
 
 @bundle.command("inspect")

@@ -23,6 +23,7 @@ State = Literal["ok", "note", "warning", "problem"]
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules it brings
     "convert": ("gguf", "onnx"),
     "train": ("torch", "transformers", "gguf", "onnx"),
+    "hand": ("skimage", "scipy"),
     "viz": ("rerun",),
     "bench": ("torch", "smplx"),
     "test": ("pytest", "pytest_timeout", "hypothesis"),
