@@ -13,12 +13,14 @@ from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
+from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_modbus import (
     InspireModbusCodec,
     InspireTcpCodec,
     ModbusRtuCodec,
     ModbusTcpCodec,
 )
+from beingh0_edge.firmware_bridge.codec_rohand import RohandCodec, RohandSerialCodec
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,17 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec | ModbusRtuCodec | DynamixelCodec | AbilityHandCodec
+Codec = InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec | AbilityHandCodec
 
 CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "inspire_rh56": InspireRs485Codec,
+    "inspire_rh56_can": InspireCanCodec,
     "inspire_rh56_modbus": InspireModbusCodec,
     "inspire_rh56_tcp": InspireTcpCodec,
     "modbus_rtu": ModbusRtuCodec,
     "modbus_tcp": ModbusTcpCodec,
+    "rohand": RohandCodec,
+    "rohand_serial": RohandSerialCodec,
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
     "ability_hand": AbilityHandCodec,
