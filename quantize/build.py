@@ -84,7 +84,7 @@ def build_bundle(
         work.mkdir()
         manifest = _write(source, work, layout, quant, vision, tokenizer_folders, hands, overrides, progress)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        Bundle.open(work)
+        _try_out(Bundle.open(work))
         if out.exists():
             shutil.rmtree(out)
         work.rename(out)
@@ -105,7 +105,7 @@ def _write(source: Path, work: Path, layout: str, quant: str, vision: Literal["f
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0)
     folders = [Path(folder) for folder in tokenizer_folders or _default_folders(source)]
-    motion = write_motion(folders, work) if folders else None
+    motion = write_motion(folders, checkpoint, work)
     try:
         token_layout = tokens.layout(motion.parts if motion else ())
         vocabulary = Vocabulary(token_layout, config.language.vocabulary if layout == "full" else None)
@@ -151,6 +151,19 @@ def _write(source: Path, work: Path, layout: str, quant: str, vision: Literal["f
             **edge.get("provenance", {}),
         },
     )
+
+
+def _try_out(bundle: Bundle) -> None:
+    """Loads the parts whose files `Bundle.open` only compares with their hashes. Raises BundleError."""
+    from beingh0_edge.motion_tokenizer import MotionTokenizer
+
+    from beingh0_edge.hand_model import HandModel
+
+    if bundle.manifest.motion:
+        MotionTokenizer.load(bundle.root)
+    for side in SIDES:
+        if side in bundle.manifest.hands:
+            HandModel.load(bundle.path(bundle.manifest.hands[side].file), side)
 
 
 def _require(*packages: str) -> None:

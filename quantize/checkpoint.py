@@ -21,6 +21,7 @@ from beingh0_edge.types import FloatArray
 
 from .config import ModelConfig, RobotConfig, read_config
 from .tensor_files import SafetensorsFile, TensorFile
+from .torch_file import TorchFile
 
 VISION = "vlm_adapter._vision_model."
 LANGUAGE = "vlm_adapter._language_model."
@@ -294,8 +295,15 @@ def open_weights(folder: Path) -> dict[str, TensorFile]:
     if single.is_file():
         file = SafetensorsFile(single)
         return dict.fromkeys(file.tensors, file)
-    raise BundleError(f"{folder}: no weights; expected model.safetensors or model.safetensors.index.json",
-                      str(folder))
+    for name in ("pytorch_model.bin", "pytorch_model.pt"):
+        if (folder / f"{name}.index.json").is_file():
+            return _open_shards(folder / f"{name}.index.json")
+        if (folder / name).is_file():
+            pickled = TorchFile(folder / name)
+            return dict.fromkeys(pickled.tensors, pickled)
+    raise BundleError(
+        f"{folder}: no weights; expected model.safetensors (single or sharded) or pytorch_model.bin",
+        str(folder))
 
 
 def _open_shards(index: Path) -> dict[str, TensorFile]:
@@ -309,7 +317,8 @@ def _open_shards(index: Path) -> dict[str, TensorFile]:
     if missing:
         raise BundleError(f"{index}: missing shards next to it: {', '.join(missing)}", str(index))
     for shard in shards:
-        file = SafetensorsFile(index.parent / shard)
+        path = index.parent / shard
+        file: TensorFile = SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
         for name in file.tensors:
             if names.get(name) != shard:
                 raise BundleError(

@@ -77,6 +77,7 @@ class ModelConfig:
     shuffle: int
     template: str
     lora_rank: dict[str, int]
+    motion_args: list[dict[str, Any]]
 
     @property
     def grid(self) -> int:
@@ -138,6 +139,7 @@ def _model(data: dict[str, Any]) -> ModelConfig:
             "language": int(vlm.get("use_llm_lora") or 0),
             "vision": int(vlm.get("use_backbone_lora") or 0),
         },
+        motion_args=_motion_args(data.get("motion_config")),
     )
 
 
@@ -191,6 +193,14 @@ def _robot(data: dict[str, Any]) -> RobotConfig | None:
     kind = _expect(data, "gen_action_type", ("action_token", "prop_hidden", "last_hidden"), "prop_hidden")
     return RobotConfig(int(data.get("proprio_dim", 13)), int(data.get("action_dim", 13)),
                        int(data.get("action_chunk_length", 16)), kind)
+
+
+def _motion_args(value: Any) -> list[dict[str, Any]]:
+    """The motion_args of each part; the published files hold one object or a list, {} meaning none."""
+    values = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(part, dict) for part in values):
+        raise ValueError(f"motion_config: expected objects, got {value!r}")
+    return values
 
 
 def _square(value: Any, name: str) -> int:

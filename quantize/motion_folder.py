@@ -1,9 +1,14 @@
-"""Motion tokenizer folders (wrist, finger) as a bundle keeps them: official files, weights as safetensors."""
+"""Motion tokenizer folders (wrist, finger) as a bundle keeps them: official files, weights as safetensors.
+
+The weights come from the published folders or, where a checkpoint carries them, from its `motion_adapter.*`
+tensors; the published loader lets the latter win, and so do we.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,11 @@ import numpy as np
 from beingh0_edge.bundle import MotionSpec
 from beingh0_edge.errors import BundleError
 from beingh0_edge.tokens import PartLayout
+from beingh0_edge.types import FloatArray
 
+from .checkpoint import MOTION, Checkpoint
 from .tensor_files import SafetensorsFile, TensorFile
+from .torch_file import TorchFile
 
 ARGS, META, MASK = "motion_args.json", "motion_meta.json", "meta_mask.json"
 WEIGHTS = "net_best_mpjpe.safetensors"
@@ -22,84 +30,141 @@ _NAMES = ("overfit", "net_best_mpjpe", "net_best_mpjpe_labeling")
 _DROPPED = ("embed_avg", "cluster_size", "initted", "num_batches_tracked")
 
 
-def write_motion(folders: list[Path], out: Path) -> MotionSpec:
-    """Copies the parts into out/motion/<part>, in order, and returns what the manifest says about them."""
-    parts, names, frames, fps = [], [], set(), set()
-    for folder in folders:
-        args = _read_args(folder / ARGS)
-        part = part_layout(args, folder.name)
-        if part.name in names:
-            raise BundleError(f"{folder}: a second folder of part {part.name!r}", str(folder))
-        target = out / "motion" / part.name
-        target.mkdir(parents=True)
-        for name in (ARGS, META, MASK):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, target / name)
-            elif name != MASK:
-                raise BundleError(f"{folder / name}: missing", str(folder / name))
-        _write_weights(_open(folder), target / WEIGHTS)
-        parts.append(part)
-        names.append(part.name)
-        frames.add(int(args["window_size"]))
-        fps.add(float(args["fps"]))
+@dataclass(frozen=True)
+class _Part:
+    """One part's files: the JSON contents, and its tensors by name."""
+
+    origin: str
+    args: dict[str, Any]
+    meta: dict[str, Any]
+    mask: dict[str, Any] | None
+    names: Iterable[str]
+    read: Callable[[str], FloatArray]
+
+
+def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path) -> MotionSpec | None:
+    """Writes the parts into out/motion/<part>, in id order, and returns what the manifest says about them.
+
+    folders  published folders (wrist, finger), maybe none
+    Returns  None if neither the folders nor the checkpoint hold a motion tokenizer.
+    """
+    parts = [_from_folder(folder) for folder in folders]
+    carried = _carried_parts(checkpoint)
+    if carried:
+        args = [part.args for part in parts] or checkpoint.config.motion_args
+        if len(args) != len(carried):
+            raise BundleError(f"{checkpoint.folder}: carries {len(carried)} motion parts, got "
+                              f"{len(args)} descriptions of them", str(checkpoint.folder))
+        parts = [_from_checkpoint(checkpoint, key, args[i]) for i, key in enumerate(carried)]
+    if not parts:
+        return None
+    layouts = [part_layout(part.args, part.origin) for part in parts]
+    names = [layout.name for layout in layouts]
+    if len(set(names)) != len(names):
+        raise BundleError(
+            f"{parts[0].origin}: two motion parts with one name: {', '.join(names)}", parts[0].origin
+        )
+    frames = {int(part.args["window_size"]) for part in parts}
+    fps = {float(part.args["fps"]) for part in parts}
     if len(frames) != 1 or len(fps) != 1:
-        raise BundleError(f"{folders[0].parent}: the parts disagree on window_size {sorted(frames)} or fps "
-                          f"{sorted(fps)}", str(folders[0].parent))
-    return MotionSpec(tuple(f"motion/{name}" for name in names), tuple(parts), frames.pop(), fps.pop())
+        raise BundleError(f"{parts[0].origin}: the parts disagree on window_size {sorted(frames)} or fps "
+                          f"{sorted(fps)}", parts[0].origin)
+    for part, name in zip(parts, names, strict=True):
+        _write(part, out / "motion" / name)
+    return MotionSpec(tuple(f"motion/{name}" for name in names), tuple(layouts), frames.pop(), fps.pop())
 
 
-def part_layout(args: dict[str, Any], name: str) -> PartLayout:
-    """The id layout of a part from its motion_args.json."""
+def part_layout(args: dict[str, Any], origin: str) -> PartLayout:
+    """The id layout of a part from its motion_args.json; a part that is the whole hand is called "whole"."""
+    keys = ("window_size", "fps", "down_t", "quantizer_name", "nb_code", "num_quantizers", "num_quant_groups",
+            "shared_codebook")
+    if missing := [key for key in keys if key not in args]:
+        raise BundleError(f"{origin}: {ARGS} lacks {', '.join(missing)}", origin)
     grouped = args["quantizer_name"] == "group_residualvq"
     if not grouped and args["quantizer_name"] != "residualvq":
-        raise BundleError(f"{ARGS}: expected quantizer_name 'group_residualvq' or 'residualvq', got "
-                          f"{args['quantizer_name']!r}")
-    unit, window = 2 ** int(args["down_t"]), int(args["window_size"])
-    extra = unit - window % unit  # a whole unit when the window divides evenly, as the published code does
-    return PartLayout(
-        name=args.get("use_part") or name, groups=int(args["num_quant_groups"]) if grouped else 1,
-        steps=(window + extra) // unit, layers=int(args["num_quantizers"]), codes=int(args["nb_code"]),
-        shared=bool(args["shared_codebook"]))
+        raise BundleError(f"{origin}: expected quantizer_name 'group_residualvq' or 'residualvq', got "
+                          f"{args['quantizer_name']!r}", origin)
+    try:
+        unit, window = 2 ** int(args["down_t"]), int(args["window_size"])
+        extra = (
+            unit - window % unit
+        )  # a whole unit when the window divides evenly, as the published code does
+        return PartLayout(
+            name=args.get("use_part") or "whole", groups=int(args["num_quant_groups"]) if grouped else 1,
+            steps=(window + extra) // unit, layers=int(args["num_quantizers"]), codes=int(args["nb_code"]),
+            shared=bool(args["shared_codebook"]))
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{origin}: {ARGS}: {error}", origin) from error
 
 
-def _read_args(path: Path) -> dict[str, Any]:
+def _from_folder(folder: Path) -> _Part:
+    file = _open(folder)
+    mask = _read_json(folder / MASK) if (folder / MASK).is_file() else None
+    return _Part(
+        str(folder), _read_json(folder / ARGS), _read_json(folder / META), mask, file.tensors, file.read
+    )
+
+
+def _carried_parts(checkpoint: Checkpoint) -> list[str]:
+    """The keys under motion_adapter.motion_model, in part order: ["0", "1"] or [""] for a single model."""
+    prefix = MOTION + "motion_model."
+    keys = {name.removeprefix(prefix).split("model.")[0].rstrip(".")
+            for name in checkpoint.names() if name.startswith(prefix)}
+    return sorted(keys)
+
+
+def _from_checkpoint(checkpoint: Checkpoint, key: str, args: dict[str, Any]) -> _Part:
+    tail = f".{key}" if key else ""
+    prefix = f"{MOTION}motion_model{tail}."
+    statistics = [f"{MOTION}motion_{kind}{tail}" for kind in ("mean", "std")]
+    names = set(checkpoint.names())
+    if missing := [name for name in statistics if name not in names]:
+        raise BundleError(f"{checkpoint.folder}: missing {', '.join(missing)}", str(checkpoint.folder))
+    mean, std = (checkpoint.tensor(name).reshape(-1).tolist() for name in statistics)
+    return _Part(
+        str(checkpoint.folder), args, {"mean": mean, "std": std}, {"meta_mask": None},
+        [name.removeprefix(prefix) for name in names if name.startswith(prefix)],
+        lambda name: checkpoint.tensor(prefix + name))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{path}: missing; a motion tokenizer folder needs it", str(path))
     try:
-        args = json.loads(path.read_bytes())
-        keys = (
-            "window_size",
-            "fps",
-            "down_t",
-            "quantizer_name",
-            "nb_code",
-            "num_quantizers",
-            "num_quant_groups",
-            "shared_codebook",
-        )
-        if missing := [key for key in keys if key not in args]:
-            raise ValueError(f"lacks {', '.join(missing)}")
-    except (ValueError, TypeError) as error:
+        data = json.loads(path.read_bytes())
+        if not isinstance(data, dict):
+            raise ValueError("expected an object")
+    except ValueError as error:
         raise BundleError(f"{path}: {error}", str(path)) from error
-    return dict(args)
+    return data
 
 
 def _open(folder: Path) -> TensorFile:
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such motion tokenizer folder", str(folder))
     for name in _NAMES:
-        if (folder / f"{name}.safetensors").is_file():
-            return SafetensorsFile(folder / f"{name}.safetensors")
-    raise BundleError(f"{folder}: no weights; expected {_NAMES[1]}.safetensors", str(folder))
+        if (safe := folder / f"{name}.safetensors").is_file():
+            return SafetensorsFile(safe)
+        if (pickled := folder / f"{name}.pth").is_file():
+            return TorchFile(pickled)
+    raise BundleError(
+        f"{folder}: no weights; expected {_NAMES[1]}.pth or {_NAMES[1]}.safetensors", str(folder)
+    )
 
 
-def _write_weights(source: TensorFile, path: Path) -> None:
+def _write(part: _Part, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     values = {}
-    for name in source.tensors:
+    for name in sorted(part.names):
         if name.endswith(_DROPPED):
             continue
-        value = source.read(name)
+        value = part.read(name)
         if not np.isfinite(value).all():
-            raise BundleError(f"{source.path}: values that are not finite in {name}", str(source.path))
+            raise BundleError(f"{part.origin}: values that are not finite in {name}", part.origin)
         values[name] = np.ascontiguousarray(value, np.float32)
-    save_file(values, str(path))
+    folder.mkdir(parents=True)
+    save_file(values, str(folder / WEIGHTS))
+    contents = {ARGS: part.args, META: part.meta} | ({MASK: part.mask} if part.mask is not None else {})
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")

@@ -82,7 +82,8 @@ def encode(values: FloatArray, kind: str) -> npt.NDArray[np.uint8]:
     if kind == "F32":
         return values.view(np.uint8)
     if kind == "F16":
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError("values beyond the range of F16; use BF16 or F32")
         return half.view(np.uint8)

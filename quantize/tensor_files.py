@@ -17,7 +17,7 @@ import numpy.typing as npt
 from beingh0_edge.errors import BundleError
 from beingh0_edge.types import FloatArray
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64,
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
 _LARGEST_HEADER = 100 << 20
 
@@ -32,7 +32,7 @@ class TensorInfo:
 
     @property
     def item_bytes(self) -> int:
-        return int(np.dtype(_DTYPES[self.dtype]).itemsize)
+        return int(np.dtype(DTYPES[self.dtype]).itemsize)
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +70,7 @@ class SafetensorsFile:
             shape, skip, count = (last - first, *shape[1:]), first * row, (last - first) * row
         with self.path.open("rb") as file:
             file.seek(self._data + info.offset + skip * info.item_bytes)
-            raw: npt.NDArray[Any] = np.fromfile(file, _DTYPES[info.dtype], count)
+            raw: npt.NDArray[Any] = np.fromfile(file, DTYPES[info.dtype], count)
         if raw.size != count:
             raise BundleError(f"{self.path}: ends within {name}", str(self.path))
         return as_float32(raw, info.dtype).reshape(shape)
@@ -92,7 +92,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], int]
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
         info = TensorInfo(entry["dtype"], tuple(entry["shape"]), start)
-        if info.dtype not in _DTYPES:
+        if info.dtype not in DTYPES:
             raise ValueError(f"{name} has the unknown type {info.dtype}")
         if min((*info.shape, start), default=0) < 0 or stop - start != info.nbytes:
             raise ValueError(f"{name}: {stop - start} bytes for {info.dtype}{list(info.shape)}")

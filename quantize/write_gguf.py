@@ -93,7 +93,9 @@ def write_embeddings(checkpoint: Checkpoint, path: Path, exact: bool) -> Embeddi
         header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, hidden)}
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, rows, _ROWS_AT_ONCE):
-            part = checkpoint.rows(EMBEDDING, first, min(first + _ROWS_AT_ONCE, rows)).astype(dtype)
+            part = checkpoint.rows(EMBEDDING, first, min(first + _ROWS_AT_ONCE, rows))
+            with np.errstate(over="ignore"):
+                part = part.astype(dtype)
             if not np.isfinite(part).all():
                 raise BundleError(f"{EMBEDDING}: values beyond the range of {dtype}", str(path))
             file.write(part.tobytes())

@@ -187,7 +187,8 @@ class _VisionGraph:
         value = value.T if transpose else value
         if not self._half:
             return self._constant(name, value)
-        half = value.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError(f"{name}: values beyond the range of fp16; use vision='fp32'")
         return self._op("Cast", [self._constant(name, half)], to=1)

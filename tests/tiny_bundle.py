@@ -28,9 +28,9 @@ MAX_SECONDS = 3
 
 
 def make_tokenizer(path: Path, action_chunks: int = 0) -> Tokenizer:
-    """Byte-level, without merges: every byte is a token, the special pieces are one each."""
-    alphabet = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    """Byte-level with two merges; the special pieces are one token each."""
+    vocabulary = {token: i for i, token in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "re", "red"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("r", "e"), ("re", "d")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|im_start|>", "<|im_end|>", prompt.IMG, prompt.IMG_END, prompt.IMG_CONTEXT, prompt.MOT,
@@ -96,7 +96,7 @@ def make_weights(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     weights = {}
     for name, shape in expected_shapes(config, config.language.tied).items():
-        value = random.normal(0, 0.3 / np.sqrt(shape[-1]) if len(shape) > 1 else 0.02, shape)
+        value = random.normal(0, 1 / np.sqrt(shape[-1]) if len(shape) > 1 else 0.02, shape)
         if name.endswith(("norm.weight", "layernorm.weight", "norm1.weight", "norm2.weight", "mlp1.0.weight",
                           "ls1", "ls2")):
             value += 1

@@ -214,12 +214,12 @@ class Backbone:
             embeddings = np.concatenate([embeddings, self.embed(ids[forced])])
         logits = self.engine.prefill(embeddings)
         yield from (int(ids[row]) for row in forced)
-        while not rules.done:
+        while not rules.done():
             row = chooser.choose(logits, rules.allowed())
             rules.push(row)
             pending = [row, *self._take_forced(rules)]
             yield from (int(ids[row]) for row in pending)
-            if rules.done:
+            if rules.done():
                 return
             if self._request is not request:
                 raise BackendError("another request started on this policy; finish one before the next")
@@ -231,7 +231,7 @@ class Backbone:
     @staticmethod
     def _take_forced(rules: Rules) -> list[int]:
         rows: list[int] = []
-        while not rules.done:
+        while not rules.done():
             allowed = rules.allowed()
             if not isinstance(allowed, slice) or allowed.stop - allowed.start != 1:
                 break

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _PREFILL_ROWS = 512
 _MOST_ROWS = 16
+_ERROR_LEVEL = 4  # ggml's number for an error in its log
 _F32 = 0  # ggml's number for the type of the key-value cache
 _recent_errors: deque[str] = deque(maxlen=4)
 
@@ -239,7 +240,7 @@ def _reason() -> str:
 
 def _forward_log(level: int, text: bytes, _data: npt.NDArray[Any] | None) -> None:
     line = text.decode(errors="replace").strip()
-    if level == 3:
+    if level == _ERROR_LEVEL:
         _recent_errors.append(line)
     if line:
         log.debug("llama.cpp: %s", line)

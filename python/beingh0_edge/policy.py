@@ -21,7 +21,7 @@ from .motion_tokenizer import MotionTokenizer
 from .prompt import TextTokenizer, motion_prompt, robot_prompt
 from .robot import RobotHead
 from .tokens import SlotRules
-from .types import FloatArray, HandMotion, IntArray, MotionChunk, Observation, Side, Timings, sides_of
+from .types import SIDES, FloatArray, HandMotion, IntArray, MotionChunk, Observation, Side, Timings, sides_of
 
 
 class Policy:
@@ -36,8 +36,8 @@ class Policy:
         self.bundle, self._m, self._layout = bundle, m, m.layout()
         self.backbone = Backbone(bundle, threads=threads)
         self.tokenizer = MotionTokenizer.load(bundle.root) if m.motion else None
-        self.hands: dict[str, HandModel] = {
-            side: HandModel.load(bundle.path(hand.file), side=side) for side, hand in m.hands.items()}
+        self.hands: dict[Side, HandModel] = {
+            side: HandModel.load(bundle.path(m.hands[side].file), side) for side in SIDES if side in m.hands}
         self.robot = RobotHead(bundle.path(m.robot.file), m.robot, m.language.hidden) if m.robot else None
         self._text = TextTokenizer(bundle.path(m.tokenizer)) if m.tokenizer else None
 

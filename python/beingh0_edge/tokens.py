@@ -244,8 +244,8 @@ class SlotRules:
         self._windows = block * blocks + [only(vocabulary.eos)]
         self._next = 0
 
-    @property
     def done(self) -> bool:
+        """Whether the answer is complete."""
         return self._next == len(self._windows)
 
     @property
@@ -279,7 +279,11 @@ class OfficialRules:
         self._free = allow_non_motion
         self._starts, self._ends, self._since, self._closed_before = 0, 0, 0, closed_before
         self._cache: dict[tuple[bool, ...], BoolArray | slice] = {}
-        self.done = False
+        self._done = False
+
+    def done(self) -> bool:
+        """Whether the end token was pushed."""
+        return self._done
 
     def allowed(self) -> BoolArray | slice:
         """bool[rows], or the one row that is left as a slice."""
@@ -322,7 +326,7 @@ class OfficialRules:
         if row == v.mot_end:
             self._ends += 1
         elif row == v.eos:
-            self.done = True
+            self._done = True
 
 
 Rules = SlotRules | OfficialRules

