@@ -155,9 +155,8 @@ def _write(source: Path, work: Path, layout: str, quant: str, vision: Literal["f
 
 def _try_out(bundle: Bundle) -> None:
     """Loads the parts whose files `Bundle.open` only compares with their hashes. Raises BundleError."""
-    from beingh0_edge.motion_tokenizer import MotionTokenizer
-
     from beingh0_edge.hand_model import HandModel
+    from beingh0_edge.motion_tokenizer import MotionTokenizer
 
     if bundle.manifest.motion:
         MotionTokenizer.load(bundle.root)
