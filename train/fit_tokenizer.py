@@ -28,7 +28,7 @@ STD_FLOOR = 1e-3  # a constant feature is kept, not blown up
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    steps: int = 2000
+    steps: int = 1400
     batch: int = 512
     lr: float = 2e-3
     commit_weight: float = 0.02

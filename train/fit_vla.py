@@ -94,7 +94,8 @@ class VlaTrainer:
                  state_path: Path, device: str = "cpu") -> None:
         self.model, self.aids, self.data, self.recipe = model.to(device), aids.to(device), data, recipe
         self.image_token, self.state_path, self.device = image_token, state_path, device
-        matrices, rest = [], []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
         for name, p in model.named_parameters():
             inner = "layers." in name or "mlp1." in name
             (matrices if inner and p.ndim == 2 else rest).append(p)

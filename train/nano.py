@@ -10,7 +10,7 @@ import json
 import logging
 import platform
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ class NanoRecipe:
     seed: int = 0
     image_size: int = 168
     max_seconds: int = 3
-    tokenizer: TokenizerRecipe = TokenizerRecipe()
-    vla: VlaRecipe = VlaRecipe()
+    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
+    vla: VlaRecipe = field(default_factory=VlaRecipe)
     vit_hidden: int = 192
     vit_layers: int = 4
     hidden: int = 256
@@ -101,7 +101,7 @@ class NanoRun:
         return train, held_out
 
     def motion_tokenizer(self, train: Path) -> dict[str, MotionVQ]:
-        """Wrist and finger quantizers, trained side by side on one thread each when two cores are there."""
+        """Wrist and finger quantizers, one after the other."""
         models = {}
         for part in PARTS:
             features, _ = _windows(train, part, limit=400_000, seed=self.recipe.seed)
@@ -163,6 +163,8 @@ class NanoRun:
         model = BeingVLA(config)
         _initialise(model, books, vocabulary)
         image_token = tokenizer.token_to_id("<IMG_CONTEXT>")
+        if image_token is None:
+            raise ValueError("tokenizer.json: expected a token '<IMG_CONTEXT>', found none")
         return VlaTrainer(model, Aids(r.hidden, scene, codes), data, r.vla, image_token,
                           self.folder / "vla.pt", self.device)
 

@@ -34,7 +34,7 @@ class Cache:
 def step(language: LanguageModel, x: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
     """One cached pass. x float[N, T, H], positions int64[N, T], mask bool[N, T, total] -> hidden float[N, T, H]."""
     c = language.config
-    n, t, h = x.shape
+    n, t, _ = x.shape
     inv = c.rope_theta ** (-torch.arange(0, c.head_dim, 2, device=x.device).float() / c.head_dim)
     angle = torch.cat([positions[..., None].float() * inv] * 2, -1)[:, :, None]
     cos, sin = angle.cos(), angle.sin()

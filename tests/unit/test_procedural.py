@@ -100,7 +100,8 @@ def test_features_are_the_forward_kinematics_of_the_camera_frame_pose():
         joints = world.model(side).forward_rotmats(pose, s.betas, position).joints
         got = finger[i].reshape(45, 150)[:, 90:].reshape(45, 20, 3) + wrist[i].reshape(45, 9)[:, None, 6:]
         np.testing.assert_allclose(got, joints[:, 1:], atol=FLOAT32)
-        np.testing.assert_allclose(finger[i].reshape(45, 150)[:, :90].reshape(45, 15, 3, 2), turns[..., :2], atol=FLOAT32)
+        sixes = finger[i].reshape(45, 150)[:, :90].reshape(45, 15, 3, 2)
+        np.testing.assert_allclose(sixes, turns[..., :2], atol=FLOAT32)
 
 
 def test_an_object_is_drawn_where_it_is_said_to_be_in_its_colour():

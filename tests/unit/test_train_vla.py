@@ -86,7 +86,8 @@ def test_markers_have_no_slot_weight_of_a_level(data):
     codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), POSITIONS, QUANTIZERS)
     weights = level_weights(codes, 2 * WRIST)
     assert weights[-1] == 1.0
-    assert weights[0] == 1.0 and weights[7] == pytest.approx(0.6**7)
+    assert weights[0] == 1.0
+    assert weights[7] == pytest.approx(0.6**7)
     assert weights[WRIST] == pytest.approx(0.3)
 
 

@@ -5,7 +5,17 @@ Synthetic by construction and free to use; needs numpy and the C++ kernels, no t
 
 from beingh0_edge.train.procedural.dataset import features, write_dataset
 from beingh0_edge.train.procedural.hands import HandPose, grasp_point_m, model
-from beingh0_edge.train.procedural.motion import DIRECTIONS, FPS, SECONDS, VERBS, Motion, Task, motions, start_pose, to_camera
+from beingh0_edge.train.procedural.motion import (
+    DIRECTIONS,
+    FPS,
+    SECONDS,
+    VERBS,
+    Motion,
+    Task,
+    motions,
+    start_pose,
+    to_camera,
+)
 from beingh0_edge.train.procedural.render import render_canonical, render_photo
 from beingh0_edge.train.procedural.tasks import make_tasks
 from beingh0_edge.train.procedural.world import (

@@ -34,10 +34,27 @@ import numpy.typing as npt
 
 from beingh0_edge import _kernels
 from beingh0_edge.preprocess import Camera
-from beingh0_edge.train.procedural.motion import FPS, SECONDS, VERBS, joints_in_hand, motions, start_pose, to_camera
+from beingh0_edge.train.procedural.motion import (
+    FPS,
+    SECONDS,
+    VERBS,
+    Task,
+    joints_in_hand,
+    motions,
+    start_pose,
+    to_camera,
+)
 from beingh0_edge.train.procedural.render import render_canonical
 from beingh0_edge.train.procedural.tasks import make_tasks
-from beingh0_edge.train.procedural.world import CANONICAL_CAMERA, COLOURS, KINDS, VISIBLE, Scene, Split, make_scene
+from beingh0_edge.train.procedural.world import (
+    CANONICAL_CAMERA,
+    COLOURS,
+    KINDS,
+    VISIBLE,
+    Scene,
+    Split,
+    make_scene,
+)
 from beingh0_edge.types import SIDES
 
 log = logging.getLogger(__name__)
@@ -46,7 +63,9 @@ SHARD = 500
 HANDS = ("left", "right", "both")
 
 
-def features(scene: Scene, task: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def features(
+    scene: Scene, task: Task
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """(wrist float32[2, 3, 15, 9], finger float32[2, 3, 15, 150], present bool[2, 3]) of one task."""
     wrist = np.full((2, SECONDS, FPS, 9), np.nan, np.float32)
     finger = np.full((2, SECONDS, FPS, 150), np.nan, np.float32)
@@ -59,8 +78,8 @@ def features(scene: Scene, task: Any) -> tuple[npt.NDArray[np.float32], npt.NDAr
         aa = np.ascontiguousarray(motion.theta_rad.reshape(-1, 3), np.float32)
         turns = _kernels.axis_angle_to_matrix(aa)
         joints = joints_in_hand(side, motion.theta_rad, scene.betas) @ rotation.transpose(0, 2, 1).astype(np.float32)
-        finger[i] = np.concatenate([_rot6d(turns).reshape(frames, 90), (joints[:, 1:] - joints[:, :1]).reshape(frames, 60)],
-                                   -1).reshape(SECONDS, FPS, 150)
+        offsets = (joints[:, 1:] - joints[:, :1]).reshape(frames, 60)
+        finger[i] = np.concatenate([_rot6d(turns).reshape(frames, 90), offsets], -1).reshape(SECONDS, FPS, 150)
         present[i] = True
     return wrist, finger, present
 
@@ -73,7 +92,8 @@ def _rot6d(rotation: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _columns(n: int, size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     m = 3 * n
     return {
-        "images": ((n, size, size, 3), np.uint8), "objects_kind": ((n, 3), np.int8), "objects_colour": ((n, 3), np.int8),
+        "images": ((n, size, size, 3), np.uint8),
+        "objects_kind": ((n, 3), np.int8), "objects_colour": ((n, 3), np.int8),
         "objects_pos_cam_m": ((n, 3, 3), np.float32), "visible": ((n,), np.int8), "scene_index": ((m,), np.int32),
         "hands": ((m,), np.int8), "verb": ((m,), np.int8), "target": ((m,), np.int8),
         "target_pos_cam_m": ((m, 3), np.float32), "present": ((m, 2, SECONDS), np.bool_),
@@ -99,9 +119,11 @@ def _write_rows(folder: Path, split: Split, seed: int, start: int, stop: int, si
         for task in tasks:
             row = 3 * i + task.target
             wrist, finger, present = features(scene, task)
-            for name, value in (("scene_index", i), ("hands", HANDS.index(task.hands)), ("verb", VERBS.index(task.verb)),
-                                ("target", task.target), ("target_pos_cam_m", centres[task.target]), ("wrist", wrist),
-                                ("finger", finger), ("present", present)):
+            row_values = {
+                "scene_index": i, "hands": HANDS.index(task.hands), "verb": VERBS.index(task.verb),
+                "target": task.target, "target_pos_cam_m": centres[task.target], "wrist": wrist, "finger": finger, "present": present,
+            }
+            for name, value in row_values.items():
                 arrays[name][row] = value
             lines.append(json.dumps({"text": task.text}))
     for array in arrays.values():

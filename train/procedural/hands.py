@@ -102,7 +102,8 @@ def vertex_normals(vertices: Array, faces: npt.NDArray[np.int32]) -> Array:
     """Area-weighted unit normals, float64[V, 3]."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     n = np.cross(b - a, c - a)
-    out = np.stack([sum(np.bincount(faces[:, i], n[:, axis], len(vertices)) for i in range(3)) for axis in range(3)], -1)
+    sums = [sum(np.bincount(faces[:, i], n[:, axis], len(vertices)) for i in range(3)) for axis in range(3)]
+    out = np.stack(sums, -1)
     return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12))
 
 

@@ -34,7 +34,9 @@ PUSH_M = 0.10
 LIFT_M = 0.12
 
 # How a kind is grasped: pitch and roll of a right hand (see `orientation`), and which posture closes on it.
-_GRASP = {"box": (0.65, 1.15, 0.15), "can": (0.35, 0.45, 0.10), "ball": (0.65, 1.15, 0.05), "bottle": (0.25, 0.30, 0.15)}
+_GRASP = {
+    "box": (0.65, 1.15, 0.15), "can": (0.35, 0.45, 0.10), "ball": (0.65, 1.15, 0.05), "bottle": (0.25, 0.30, 0.15),
+}
 
 
 @dataclass(frozen=True)

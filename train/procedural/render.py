@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -99,7 +100,7 @@ def _turned(profile: tuple[tuple[float, float], ...]) -> tuple[Array, Array, Fac
     angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], -1)
     vertices, normals, faces, at = [], [], [], 0
-    for (r0, z0), (r1, z1) in zip(profile[:-1], profile[1:], strict=True):
+    for (r0, z0), (r1, z1) in pairwise(profile):
         slope = np.array([z1 - z0, r0 - r1])
         slope = slope / max(float(np.linalg.norm(slope)), 1e-9)
         for r, z in ((r0, z0), (r1, z1)):
@@ -130,7 +131,9 @@ _PROFILES: dict[str, tuple[tuple[float, float], ...]] = {
 
 @lru_cache(maxsize=1)
 def _cube() -> tuple[Array, Array, Faces]:
-    vertices, normals, faces = [], [], []
+    vertices: list[Array] = []
+    normals: list[Array] = []
+    faces: list[list[int]] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             u, v = np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3]

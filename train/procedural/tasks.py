@@ -9,15 +9,17 @@ from beingh0_edge.train.procedural.world import COLOURS, Scene, rng_of
 
 VERB_ODDS = (0.6, 0.1, 0.1, 0.1, 0.1)  # pick, place, push, press, point
 
-_PICK = ("pick up {the}", "pick {the} up", "grab {the}", "take {the}", "lift {the}", "grasp {the}", "pick up {the} please",
-         "get hold of {the}")
+_PICK = ("pick up {the}", "pick {the} up", "grab {the}", "take {the}", "lift {the}", "grasp {the}",
+         "pick up {the} please", "get hold of {the}")
 _PLACE = ("pick up {the} and put it on the {plate}", "put {the} on the {plate}", "place {the} on the {plate}",
           "move {the} onto the {plate}")
 _PUSH = ("push {the} {way}", "slide {the} {way}", "shove {the} {way}")
 _PRESS = ("press {the}", "press down on {the}", "tap the top of {the}", "push down on {the} with a finger")
 _POINT = ("point at {the}", "point to {the}", "show me {the}", "where is {the}")
-_BOTH = ("pick up {the} with both hands", "lift {the} with both hands", "take {the} with two hands", "grab {the} with both hands")
-_WAYS = {"to the left": "to the left", "to the right": "to the right", "away": "away from you", "closer": "closer to you"}
+_BOTH = ("pick up {the} with both hands", "lift {the} with both hands", "take {the} with two hands",
+         "grab {the} with both hands")
+_WAYS = {"to the left": "to the left", "to the right": "to the right", "away": "away from you",
+         "closer": "closer to you"}
 _TEMPLATES = {"pick": _PICK, "place": _PLACE, "push": _PUSH, "press": _PRESS, "point": _POINT}
 
 REDUCED = 0.08  # share of instructions that name the colour only or the kind only

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beingh0_edge.preprocess import Camera
-from beingh0_edge.types import Side
+from beingh0_edge.types import Side, sides_of
 
 Array = npt.NDArray[np.float64]
 
@@ -162,7 +162,7 @@ def _draw(rng: np.random.Generator, split: Split, seed: int, index: int, visible
     plate = None
     if plate_there:
         plate = _thing("plate", int(colours[3]), places[3], PLATE_RADIUS_M, 0.014, 0.0, shade[3])
-    sides: tuple[Side, ...] = ("left", "right") if visible == "both" else (("left",) if visible == "left" else ("right",))
+    sides = sides_of(visible)
     hands = tuple(_hand_start(rng, side) for side in sides)
 
     eye = np.array([0.0, -0.34, 0.47]) + 0.03 * rng.normal(size=3)
@@ -180,8 +180,8 @@ def _draw(rng: np.random.Generator, split: Split, seed: int, index: int, visible
     width, height_px = [(640, 480), (1280, 720), (720, 720), (960, 540)][rng.integers(4)]
     f = float(rng.uniform(0.62, 0.95)) * width
     aspect = 1 + 0.01 * rng.normal()
-    raw = Camera(f, f * aspect, width / 2 + 0.02 * width * rng.normal(), height_px / 2 + 0.02 * height_px * rng.normal(),
-                 width, height_px)
+    cx, cy = width / 2 + 0.02 * width * rng.normal(), height_px / 2 + 0.02 * height_px * rng.normal()
+    raw = Camera(f, f * aspect, cx, cy, width, height_px)
 
     light = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.6, 0.6), 1.0])
     tone = rng.random()  # one number walks from light to dark skin, with a little hue of its own
