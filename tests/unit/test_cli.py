@@ -16,9 +16,9 @@ from PIL import Image
 
 from beingh0_edge import __version__
 from beingh0_edge.cli import FAILED, INTERRUPTED, main
-from beingh0_edge.cli.outputs import check_file_target, staged, write_json
 from beingh0_edge.cli.video import count_frames, write_video
 from beingh0_edge.errors import BundleError, TransportError
+from beingh0_edge.files import check_file_target, staged, write_json
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -96,8 +96,8 @@ def test_wrong_usage_is_one_line(arguments, said, capsys):
     ("--seconds", "-1", "seconds: expected a whole number from 1 on, got -1"),
     ("--seed", "-1", "--seed: expected a whole number from 0 on, got -1"),
     ("--intrinsics", "1,2,3", "--intrinsics: expected four numbers fx,fy,cx,cy, got '1,2,3'"),
-    ("--intrinsics", "nan,1,1,1", "intrinsics: expected finite (fx, fy, cx, cy)"),
-    ("--intrinsics", "0,400,32,24", "with fx, fy > 0"),
+    ("--intrinsics", "nan,1,1,1", "camera: expected finite fx, fy > 0 and finite cx, cy"),
+    ("--intrinsics", "0,400,32,24", "got Camera(fx=0.0, fy=400.0"),
     ("--image", "absent.png", "no picture at absent.png"),
     ("--image", __file__, "not a whole picture"),
 ])

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import HandError
+from ..files import staged, write_json
 from ..firmware_bridge import Bridge, HandLog, HandState
 from ..motion import Motion
 from ..policy import Policy
 from ..preprocess import read_image
 from ..retarget import Retargeter
 from ..types import HandTrajectory, Observation, Side
-from .outputs import staged, write_json
 from .pictures import draw_motion, write_png
 from .plots import plot_tracking
 from .tables import STAGES, table

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import MANIFEST, sha256_of
+from ..files import check_file_target, write_json
 from ..policy import Policy
 from ..train import evaluate_nano
 from ..train.progress import Progress
-from .outputs import check_file_target, write_json
 
 
 def run_evaluation(bundle: str, episodes: int, target: Path | None, main_only: bool) -> str:

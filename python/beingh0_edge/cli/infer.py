@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import staged
 from ..policy import Policy
 from ..preprocess import Camera, read_image
 from ..prompt import motion_question
 from ..types import Observation
-from .outputs import staged
 from .pictures import draw_motion
 from .tables import timing_table
 
