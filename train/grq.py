@@ -163,6 +163,10 @@ class MotionVQ(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
+    def codebooks(self) -> Tensor:
+        """float[G, K, D]"""
+        return torch.stack([group.get_buffer("embed") for group in self.groups])
+
     def latent(self, features: Tensor) -> Tensor:
         """float[N, window, D] -> float[N, positions, code_dim], before quantisation."""
         x = (features - self.mean) / (self.std + 1e-6)
@@ -210,7 +214,7 @@ class MotionVQ(nn.Module):
         """int64[N, ids] -> features float[N, window, D]."""
         a = self.args
         ids = ids.view(-1, a.num_quant_groups, a.positions, a.num_quantizers)[..., :levels]
-        z = torch.cat([g.embed[ids[:, i]].sum(2) for i, g in enumerate(self.groups)], -1)
+        z = torch.cat([book[ids[:, g]].sum(2) for g, book in enumerate(self.codebooks())], -1)
         return self.decode_latent(z) * self.std + self.mean
 
     def official_state_dict(self) -> dict[str, Tensor]:
@@ -220,8 +224,7 @@ class MotionVQ(nn.Module):
         for g, group in enumerate(self.groups):
             for q in range(self.args.num_quantizers):
                 p = f"model.quantizer.rvqs.{g}.layers.{q}._codebook."
-                out[p + "embed"] = group.embed[None]
-                out[p + "embed_avg"] = group.embed_sum[None]
-                out[p + "cluster_size"] = group.cluster_size[None]
+                for name, buffer in (("embed", "embed"), ("embed_avg", "embed_sum"), ("cluster_size", "cluster_size")):
+                    out[p + name] = group.get_buffer(buffer)[None]
                 out[p + "initted"] = torch.ones(1)
         return {k: v.detach().clone().contiguous() for k, v in out.items()}

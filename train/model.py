@@ -96,7 +96,7 @@ class VLAConfig:
         """Inverse of `to_official`; unknown keys are ignored, missing ones raise KeyError."""
         vlm = config["vlm_config"]
 
-        def pick(kind: type, values: dict[str, Any]) -> Any:
+        def pick(kind: Any, values: dict[str, Any]) -> Any:
             return kind(**{k: values[k] for k in kind.__dataclass_fields__ if k in values})
 
         return cls(pick(VisionConfig, vlm["vision_config"]), pick(LanguageConfig, vlm["llm_config"]),

@@ -151,7 +151,7 @@ class NanoRun:
         vocabulary = MotionVocabulary.read(tokenizer, args.ids_per_block, len(PARTS) * args.ids_per_block, args.nb_code,
                                            args.num_quant_groups)
         data = VlaData(train, self.ids(train, models), tokenizer, vocabulary, config.num_image_token)
-        books = torch.stack([torch.stack([g.embed for g in models[p].groups]) for p in PARTS])
+        books = torch.stack([models[p].codebooks() for p in PARTS])
         codes = CodeSpace(books.to(self.device), _latent_variance(books, data.ids, args).to(self.device),
                           args.positions, args.num_quantizers)
         camera = procedural.CANONICAL_CAMERA
@@ -240,8 +240,8 @@ def _windows(folder: Path, part: str, limit: int | None = None,
 
 def _latent_variance(books: torch.Tensor, ids: npt.NDArray[np.int16], args: MotionArgs) -> torch.Tensor:
     """Variance of the quantised latents, float[parts, G], from a sample of blocks."""
-    blocks = np.asarray(ids[:20_000]).reshape(-1, ids.shape[-1])
-    blocks = torch.from_numpy(blocks[blocks[:, 0] >= 0][:20_000].astype(np.int64))
+    rows = np.asarray(ids[:20_000]).reshape(-1, ids.shape[-1])
+    blocks = torch.from_numpy(rows[rows[:, 0] >= 0][:20_000].astype(np.int64))
     out = torch.zeros(len(books), args.num_quant_groups)
     for p, codes in enumerate(blocks.chunk(len(books), 1)):
         codes = (codes - p * args.nb_code).view(-1, args.num_quant_groups, args.positions, args.num_quantizers)
@@ -253,11 +253,11 @@ def _latent_variance(books: torch.Tensor, ids: npt.NDArray[np.int16], args: Moti
 @torch.no_grad()
 def _initialise(model: BeingVLA, books: torch.Tensor, vocabulary: MotionVocabulary) -> None:
     """Small normal weights, and motion rows that start as random projections of their codebook rows."""
-    for name, p in model.named_parameters():
-        if p.ndim == 2 and "embeddings" not in name:
-            torch.nn.init.normal_(p, std=0.02)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embeddings" not in name:
+            torch.nn.init.normal_(parameter, std=0.02)
         elif name.endswith("bias"):
-            p.zero_()
+            parameter.zero_()
     parts, groups, rows, dim = books.shape
     table = books.permute(0, 2, 1, 3).reshape(parts, rows, groups * dim)
     hidden = model.config.language.hidden_size
@@ -266,7 +266,7 @@ def _initialise(model: BeingVLA, books: torch.Tensor, vocabulary: MotionVocabula
         projected = table[p] @ torch.randn(groups * dim, hidden)
         projected = 0.02 * projected / projected.std()
         at = slice(first + p * rows, first + (p + 1) * rows)
-        model.language.model.embed_tokens.weight[at] = projected  # type: ignore[index,union-attr]
+        model.language.get_parameter("model.embed_tokens.weight")[at] = projected
         model.language.lm_head.weight[at] = projected
 
 

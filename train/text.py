@@ -32,8 +32,8 @@ def build_tokenizer(corpus: Iterable[str], num_motion_ids: int, bpe_vocab: int =
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in PIECES])
     motion = ["<mot>", *(f"<motion_id_{n}>" for n in range(num_motion_ids)), "<MOT_NOOP>", "</mot>"]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in motion])
-    first = tokenizer.token_to_id("<mot>")
-    if [tokenizer.token_to_id(t) for t in motion] != list(range(first, first + len(motion))):
+    ids = [tokenizer.token_to_id(t) or 0 for t in motion]
+    if ids != list(range(ids[0], ids[0] + len(motion))):
         raise RuntimeError("motion tokens are not contiguous in the tokenizer that was just built")
     return tokenizer
 

@@ -98,6 +98,7 @@ class VlaData:
         if not np.array_equal(self.scene_index, np.repeat(np.arange(len(self.images)), self.tasks_per_scene)):
             raise ValueError(f"{folder}: scene_index must list each scene's tasks in a row")
         self._num_image_token = num_image_token
+        self._img_end: int = tokenizer.encode("</img>", add_special_tokens=False).ids[0]
         self._prompt_cache: dict[tuple[str, str, int], list[int]] = {}
         self.prefix = self._split("pick", "right", 1)[0]
 
@@ -107,7 +108,7 @@ class VlaData:
     def _split(self, text: str, hands: str, seconds: int) -> tuple[list[int], list[int]]:
         prompt = motion_prompt(text, seconds, hands, template="being_h0", image_tokens=self._num_image_token)
         ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
-        cut = ids.index(self.tokenizer.token_to_id("</img>")) + 1
+        cut = ids.index(self._img_end) + 1
         return ids[:cut], ids[cut:]
 
     def question(self, text: str, hands: str, seconds: int) -> list[int]:

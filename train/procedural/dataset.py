@@ -121,7 +121,8 @@ def _write_rows(folder: Path, split: Split, seed: int, start: int, stop: int, si
             wrist, finger, present = features(scene, task)
             row_values = {
                 "scene_index": i, "hands": HANDS.index(task.hands), "verb": VERBS.index(task.verb),
-                "target": task.target, "target_pos_cam_m": centres[task.target], "wrist": wrist, "finger": finger, "present": present,
+                "target": task.target, "target_pos_cam_m": centres[task.target],
+                "wrist": wrist, "finger": finger, "present": present,
             }
             for name, value in row_values.items():
                 arrays[name][row] = value
@@ -137,9 +138,13 @@ def write_dataset(out_dir: Path, scenes: int, seed: int, workers: int = 2, *, si
                   camera: Camera = CANONICAL_CAMERA, split: Split = Split.TRAIN, picks_only: bool = False) -> Path:
     """Generates `scenes` scenes into `out_dir`; resumes where an interrupted call stopped.
 
-    `picks_only` makes the main evaluation scenes: right hand, pick. Raises ValueError if the folder holds another
-    data set.
+    `picks_only` makes the main evaluation scenes: right hand, pick. With more than one worker, a script that calls
+    this needs the usual `if __name__ == "__main__":` of multiprocessing. Raises ValueError if the folder holds another
+    data set or other files, which are never touched.
     """
+    for name, number in (("scenes", scenes), ("workers", workers), ("size", size)):
+        if number < 1:
+            raise ValueError(f"{name}: expected a whole number from 1 on, got {number}")
     recipe = {"scenes": scenes, "seed": seed, "size": size, "camera": asdict(camera), "split": split.name,
               "picks_only": picks_only, "kinds": list(KINDS), "colours": list(COLOURS)}
     done = out_dir / "dataset.json"
