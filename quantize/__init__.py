@@ -1,5 +1,6 @@
 """Turns checkpoints into bundles. Needs the extra `convert` (gguf, onnx); never torch."""
 
 from .build import build_bundle
+from .verify import Comparison, compare
 
-__all__ = ["build_bundle"]
+__all__ = ["Comparison", "build_bundle", "compare"]

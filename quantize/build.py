@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ SYNTHETIC_LABEL = "synthetic, not MANO"
 
 def build_bundle(
     checkpoint_dir: str | Path, out_dir: str | Path, *, layout: Literal["trimmed", "full"] = "trimmed",
-    quant: str = "Q8_0", vision: Literal["fp32", "fp16"] = "fp16",
+    quant: str = "Q8_0", vision: Literal["fp32", "fp16"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
     tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None, overwrite: bool = False, progress: Progress | None = None,
 ) -> Bundle:
@@ -58,6 +59,7 @@ def build_bundle(
     layout             "trimmed": the language model keeps only motion ids and markers; "full": the whole
                        vocabulary
     quant              see quant_types.QUANTS
+    vision, motion     how the weights of vision tower and motion tokenizer are stored; computed in float32
     tokenizer_folders  motion tokenizer folders in id order (wrist, finger); default: motion/wrist and
                        motion/finger of the checkpoint, if it has them
     hands              side -> hand model .npz; default: the packaged synthetic hands
@@ -70,6 +72,9 @@ def build_bundle(
     """
     if layout not in ("trimmed", "full"):
         raise ValueError(f"layout: expected 'trimmed' or 'full', got {layout!r}")
+    for name, precision in (("vision", vision), ("motion", motion)):
+        if precision not in ("fp32", "fp16"):
+            raise ValueError(f"{name}: expected 'fp32' or 'fp16', got {precision!r}")
     if quant not in QUANTS:
         raise ValueError(f"quant: expected one of {', '.join(QUANTS)}, got {quant!r}")
     _require("gguf", "onnx")
@@ -82,7 +87,8 @@ def build_bundle(
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
-        manifest = _write(source, work, layout, quant, vision, tokenizer_folders, hands, overrides, progress)
+        choices = _Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {})
+        manifest = _write(source, work, choices, progress)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _try_out(Bundle.open(work))
         if out.exists():
@@ -95,34 +101,45 @@ def build_bundle(
     return Bundle(out, manifest)
 
 
-def _write(source: Path, work: Path, layout: str, quant: str, vision: Literal["fp32", "fp16"],
-           tokenizer_folders: Sequence[str | Path] | None, hands: Mapping[str, str | Path] | None,
-           overrides: Mapping[str, str] | None, progress: Progress | None) -> Manifest:
+@dataclass(frozen=True)
+class _Choices:
+    """The arguments of build_bundle that decide what is written."""
+
+    layout: str
+    quant: str
+    vision: Literal["fp32", "fp16"]
+    motion: Literal["fp32", "fp16"]
+    tokenizer_folders: Sequence[str | Path] | None
+    hands: Mapping[str, str | Path] | None
+    overrides: Mapping[str, str]
+
+
+def _write(source: Path, work: Path, choices: _Choices, progress: Progress | None) -> Manifest:
     from .write_gguf import write_embeddings, write_gguf
     from .write_onnx import write_vision
 
     checkpoint = Checkpoint(source)
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0)
-    folders = [Path(folder) for folder in tokenizer_folders or _default_folders(source)]
-    motion = write_motion(folders, checkpoint, work)
+    folders = [Path(folder) for folder in choices.tokenizer_folders or _default_folders(source)]
+    motion = write_motion(folders, checkpoint, work, choices.motion)
     try:
         token_layout = tokens.layout(motion.parts if motion else ())
-        vocabulary = Vocabulary(token_layout, config.language.vocabulary if layout == "full" else None)
+        vocabulary = Vocabulary(token_layout, config.language.vocabulary if choices.layout == "full" else None)
     except ValueError as error:
         raise BundleError(f"{source}: {error}", str(source)) from error
     checkpoint.check_finite(progress)
 
     if tokenizer:
         shutil.copyfile(tokenizer, work / "tokenizer.json")
-    language = write_gguf(checkpoint, work / "language.gguf", vocabulary, quant, tokenizer=tokenizer,
-                          overrides=overrides, progress=progress)
-    embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=quant == "F32")
-    tower = write_vision(checkpoint, work / "vision.onnx", vision, progress)
+    language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
+                          overrides=choices.overrides, progress=progress)
+    embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")
+    tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress)
     robot = robot_spec(config.robot) if config.robot else None
     if robot:
         _write_robot(checkpoint, work, robot)
-    hand_models = _write_hands(hands, edge, work)
+    hand_models = _write_hands(choices.hands, edge, work)
 
     camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
     raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera

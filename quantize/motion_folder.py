@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,11 +42,13 @@ class _Part:
     read: Callable[[str], FloatArray]
 
 
-def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path) -> MotionSpec | None:
+def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
+                 precision: Literal["fp32", "fp16"]) -> MotionSpec | None:
     """Writes the parts into out/motion/<part>, in id order, and returns what the manifest says about them.
 
-    folders  published folders (wrist, finger), maybe none
-    Returns  None if neither the folders nor the checkpoint hold a motion tokenizer.
+    folders    published folders (wrist, finger), maybe none
+    precision  how the weights are stored; they are computed with in float32
+    Returns    None if neither the folders nor the checkpoint hold a motion tokenizer.
     """
     parts = [_from_folder(folder) for folder in folders]
     carried = _carried_parts(checkpoint)
@@ -70,8 +72,9 @@ def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path) -> Moti
         raise BundleError(f"{parts[0].origin}: the parts disagree on window_size {sorted(frames)} or fps "
                           f"{sorted(fps)}", parts[0].origin)
     for part, name in zip(parts, names, strict=True):
-        _write(part, out / "motion" / name)
-    return MotionSpec(tuple(f"motion/{name}" for name in names), tuple(layouts), frames.pop(), fps.pop())
+        _write(part, out / "motion" / name, np.dtype(np.float16 if precision == "fp16" else np.float32))
+    return MotionSpec(tuple(f"motion/{name}" for name in names), tuple(layouts), frames.pop(), fps.pop(),
+                      precision)
 
 
 def part_layout(args: dict[str, Any], origin: str) -> PartLayout:
@@ -152,17 +155,18 @@ def _open(folder: Path) -> TensorFile:
     )
 
 
-def _write(part: _Part, folder: Path) -> None:
+def _write(part: _Part, folder: Path, dtype: np.dtype[Any]) -> None:
     from safetensors.numpy import save_file
 
     values = {}
     for name in sorted(part.names):
         if name.endswith(_DROPPED):
             continue
-        value = part.read(name)
+        with np.errstate(over="ignore"):
+            value = np.ascontiguousarray(part.read(name), dtype)
         if not np.isfinite(value).all():
-            raise BundleError(f"{part.origin}: values that are not finite in {name}", part.origin)
-        values[name] = np.ascontiguousarray(value, np.float32)
+            raise BundleError(f"{part.origin}: values that are not finite as {dtype} in {name}", part.origin)
+        values[name] = value
     folder.mkdir(parents=True)
     save_file(values, str(folder / WEIGHTS))
     contents = {ARGS: part.args, META: part.meta} | ({MASK: part.mask} if part.mask is not None else {})

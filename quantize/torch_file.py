@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,9 +138,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(safe_pickle.RestrictedUnpickler):
+    allowed: ClassVar[dict[tuple[str, str], Any]] = _ALLOWED
+
     def __init__(self, stream: Any, archive: zipfile.ZipFile, folder: str, path: Path) -> None:
         super().__init__(stream, path)
-        self.allowed = _ALLOWED
         self._archive, self._folder = archive, folder
 
     def persistent_load(self, pid: Any) -> _Place:

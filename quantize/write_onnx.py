@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 17, 8  # LayerNormalization came with opset 17; ONNX Runtime 1.17 reads this
-_PROJECTOR_EPS = 1e-5
+PROJECTOR_EPS = 1e-5
 
 
 def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", "fp16"],
@@ -121,7 +121,7 @@ class _VisionGraph:
         return self._op("Reshape", [x, shape], out="pixel_shuffled")
 
     def _projector(self, x: str) -> str:
-        x = self._layer_norm(x, PROJECTOR + "0", _PROJECTOR_EPS)
+        x = self._layer_norm(x, PROJECTOR + "0", PROJECTOR_EPS)
         return self._linear(self._gelu(self._linear(x, PROJECTOR + "1")), PROJECTOR + "3")
 
     # ---- building blocks

@@ -129,6 +129,7 @@ class MotionSpec:
     parts: tuple[PartLayout, ...]
     frames: int
     fps: float
+    precision: Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)

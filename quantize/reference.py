@@ -1,0 +1,127 @@
+"""The language model and vision tower in plain numpy float32, straight from a checkpoint: what a bundle is
+checked against. Slow and simple; layers are read as they are needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from beingh0_edge.types import FloatArray, IntArray
+
+from .checkpoint import EMBEDDING, HEAD, LANGUAGE, PROJECTOR, VISION, Checkpoint
+from .write_onnx import PROJECTOR_EPS, resize_positions
+
+
+def hidden_states(checkpoint: Checkpoint, input_ids: IntArray, visual: FloatArray | None,
+                  image_token: int) -> FloatArray:
+    """Prompt ids -> float32[T, hidden], after the final norm. `visual` fills the image_token places."""
+    c = checkpoint.config.language
+    x = np.stack([checkpoint.rows(EMBEDDING, int(i), int(i) + 1)[0] for i in input_ids])
+    if visual is not None:
+        x[input_ids == image_token] = visual
+    steps = np.arange(len(x))
+    angle = steps[:, None] * c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
+    cos: FloatArray = np.tile(np.cos(angle), 2).astype(np.float32)[:, None]
+    sin: FloatArray = np.tile(np.sin(angle), 2).astype(np.float32)[:, None]
+    future = np.triu(np.full((len(x), len(x)), -np.inf, np.float32), 1)
+
+    def rotate(t: FloatArray) -> FloatArray:
+        first, second = np.split(t, 2, axis=-1)
+        crossed: FloatArray = np.concatenate([-second, first], -1)
+        turned: FloatArray = t * cos + crossed * sin
+        return turned
+
+    for i in range(c.layers):
+        layer = f"{LANGUAGE}model.layers.{i}."
+
+        def linear(t: FloatArray, name: str, bias: bool = False, layer: str = layer) -> FloatArray:
+            out: FloatArray = t @ checkpoint.tensor(f"{layer}{name}.weight").T
+            return out + checkpoint.tensor(f"{layer}{name}.bias") if bias else out
+
+        y = rms_norm(x, checkpoint.tensor(layer + "input_layernorm.weight"), c.eps)
+        q = rotate(linear(y, "self_attn.q_proj", bias=True).reshape(len(x), c.heads, c.head_dim))
+        k = rotate(linear(y, "self_attn.k_proj", bias=True).reshape(len(x), c.kv_heads, c.head_dim))
+        v = linear(y, "self_attn.v_proj", bias=True).reshape(len(x), c.kv_heads, c.head_dim)
+        k, v = (np.repeat(t, c.heads // c.kv_heads, axis=1) for t in (k, v))
+        x = x + linear(attend(q, k, v, future), "self_attn.o_proj")
+        y = rms_norm(x, checkpoint.tensor(layer + "post_attention_layernorm.weight"), c.eps)
+        gate = linear(y, "mlp.gate_proj")
+        x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "mlp.up_proj"), "mlp.down_proj")
+    return rms_norm(x, checkpoint.tensor(LANGUAGE + "model.norm.weight"), c.eps)
+
+
+def logits(checkpoint: Checkpoint, states: FloatArray, ids: IntArray) -> FloatArray:
+    """float32[T, len(ids)]: the scores of these vocabulary ids."""
+    name = EMBEDDING if checkpoint.tied else HEAD
+    head = np.concatenate([checkpoint.rows(name, int(run[0]), int(run[-1]) + 1)
+                           for run in np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)])
+    scores: FloatArray = states @ head.T
+    return scores
+
+
+def visual_embeddings(checkpoint: Checkpoint, pixels: FloatArray) -> FloatArray:
+    """float32[3, S, S], normalised -> float32[tokens, hidden]."""
+    config = checkpoint.config
+    c, grid, s = config.vision, config.grid, config.shuffle
+
+    def w(name: str) -> FloatArray:
+        return checkpoint.tensor(name)
+
+    def norm(x: FloatArray, prefix: str) -> FloatArray:
+        if c.rms_norm:
+            return rms_norm(x, w(prefix + ".weight"), c.eps)
+        return layer_norm(x, w(prefix + ".weight"), w(prefix + ".bias"), c.eps)
+
+    def linear(x: FloatArray, prefix: str, bias: bool = True) -> FloatArray:
+        out: FloatArray = x @ w(prefix + ".weight").T
+        return out + w(prefix + ".bias") if bias else out
+
+    prefix = VISION + "embeddings."
+    patches = pixels.reshape(3, grid, c.patch, grid, c.patch).transpose(1, 3, 0, 2, 4).reshape(grid * grid, -1)
+    x = patches @ w(prefix + "patch_embedding.weight").reshape(c.hidden, -1).T + w(prefix + "patch_embedding.bias")
+    x = np.concatenate([w(prefix + "class_embedding")[0], x])
+    x = x + resize_positions(w(prefix + "position_embedding"), grid)[0]
+    for i in range(c.layers):
+        layer = f"{VISION}encoder.layers.{i}."
+        q, k, v = np.split(linear(norm(x, layer + "norm1"), layer + "attn.qkv", c.qkv_bias), 3, axis=-1)
+        if c.qk_norm:
+            q, k = (rms_norm(t, w(f"{layer}attn.{n}_norm.weight"), c.eps) for t, n in ((q, "q"), (k, "k")))
+        q, k, v = (t.reshape(len(x), c.heads, c.head_dim) for t in (q, k, v))
+        x = x + w(layer + "ls1") * linear(attend(q, k, v), layer + "attn.proj")
+        y = gelu(linear(norm(x, layer + "norm2"), layer + "mlp.fc1"))
+        x = x + w(layer + "ls2") * linear(y, layer + "mlp.fc2")
+    cells = x[1:].reshape(grid // s, s, grid // s, s, c.hidden).transpose(0, 2, 1, 3, 4).reshape(-1, s * s * c.hidden)
+    y = layer_norm(cells, w(PROJECTOR + "0.weight"), w(PROJECTOR + "0.bias"), PROJECTOR_EPS)
+    return linear(gelu(linear(y, PROJECTOR + "1")), PROJECTOR + "3")
+
+
+def attend(q: FloatArray, k: FloatArray, v: FloatArray, mask: FloatArray | None = None) -> FloatArray:
+    """float32[T, heads, d] each -> float32[T, heads * d]"""
+    scores = np.einsum("qhd,khd->hqk", q, k) / np.float32(q.shape[-1] ** 0.5)
+    if mask is not None:
+        scores = scores + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    out: FloatArray = np.einsum("hqk,khd->qhd", weights, v).reshape(len(q), -1)
+    return out
+
+
+def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+    out: FloatArray = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * weight
+    return out
+
+
+def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) -> FloatArray:
+    centred = x - x.mean(-1, keepdims=True)
+    out: FloatArray = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(eps)) * weight + bias
+    return out
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """The exact (erf) form. Source of the erf: Abramowitz and Stegun 7.1.26, error below 1.5e-7."""
+    z = np.abs(x) / np.sqrt(2)
+    t = 1 / (1 + 0.3275911 * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    erf = np.sign(x) * (1 - series * np.exp(-z * z))
+    out: FloatArray = (0.5 * x * (1 + erf)).astype(np.float32)
+    return out
