@@ -38,11 +38,11 @@ class VlaRecipe:
     """Budget in pictures (each with all its tasks). `phases`: share of the budget and odds of the step kinds."""
 
     pictures: int = 160_000
-    batch_pictures: int = 24
+    batch_pictures: int = 16
     muon_lr: float = 0.02
     adam_lr: float = 1.5e-3
     weight_decay: float = 0.01
-    prompt_phase: float = 0.15          # share of the picture budget that is prompt-only
+    prompt_phase: float = 0.2          # share of the picture budget that is prompt-only
     later_prompt: float = 0.15          # odds of prompt steps afterwards
     later_full: float = 0.12            # odds of full steps afterwards
     later_wrist: float = 0.35           # odds of wrist steps afterwards; the rest are group steps
