@@ -143,7 +143,7 @@ def merge_features(rotation: ArrayLike, trans_m: ArrayLike, theta_rad: ArrayLike
         place = where.get(quantity)
         if (place is None) != (value is None):
             raise ValueError(f"{quantity}: {parts[0].feature} {'has none' if place is None else 'needs it'}")
-        if place is not None:
+        if place is not None and value is not None:
             expected = (*batch, place.stop - place.start)
             if np.shape(value) != expected:
                 raise ValueError(f"{quantity}: expected float{list(expected)}, got shape {list(np.shape(value))}")

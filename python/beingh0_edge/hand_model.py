@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 VERTICES, FACES, JOINTS, KEYPOINTS, BETAS, POSE_DIRS = 778, 1538, 16, 21, 10, 135
 
-# Vertices that stand for the finger tips, thumb to little. The two conventions differ by a few millimetres; Being-H0 was
-# trained with manotorch's.
+# Vertices that stand for the finger tips, thumb to little. The two conventions differ by a few millimetres;
+# Being-H0 was trained with manotorch's.
 TIP_VERTICES: dict[str, dict[Side, tuple[int, int, int, int, int]]] = {
     "manotorch": {"right": (745, 317, 444, 556, 673), "left": (745, 317, 445, 556, 673)},
     "smplx": {"right": (744, 320, 443, 554, 671), "left": (744, 320, 443, 554, 671)},
@@ -56,7 +56,8 @@ class HandModel:
     Pose order is MANO's: wrist, then index, middle, little, ring, thumb with three joints each. Thread safe.
     """
 
-    def __init__(self, arrays: dict[str, ArrayLike], side: Side = "right", *, source: str = "hand model") -> None:
+    def __init__(self, arrays: dict[str, ArrayLike], side: Side = "right", *,
+                 source: str = "hand model") -> None:
         """arrays: the keys of `SHAPES`, as in a MANO file. Raises BundleError naming `source`."""
         if side not in SIDES:
             raise ValueError(f"side: expected 'left' or 'right', got {side!r}")
@@ -82,7 +83,7 @@ class HandModel:
     def load(cls, path: str | Path, side: Side = "right") -> HandModel:
         """Read a hand from .npz (MANO's keys) or from a MANO pickle.
 
-        Nothing in a pickle is executed. Raises BundleError naming the file, what was got and what was expected.
+        Nothing in a pickle is executed. Raises BundleError naming the file, with what was got and expected.
         """
         start = time.perf_counter()
         path = Path(path)
@@ -92,23 +93,23 @@ class HandModel:
 
     @classmethod
     def load_pair(cls, left: str | Path, right: str | Path) -> dict[Side, HandModel]:
-        """Both hands. Warns in the log if the left shape basis is not mirrored, a known defect of some MANO_LEFT files."""
+        """Both hands. Logs a warning if the left shape basis is not mirrored, a defect of some MANO_LEFT files."""
         models: dict[Side, HandModel] = {"left": cls.load(left, "left"), "right": cls.load(right, "right")}
         if _left_basis_is_unmirrored(models["left"], models["right"]):
-            _log.warning("%s: shapedirs has the x sign of the right hand, so betas deform this left hand wrongly; "
-                         "it is used as it is", left)
+            _log.warning("%s: shapedirs has the x sign of the right hand, so betas deform this left hand "
+                         "wrongly; it is used as it is", left)
         return models
 
     def forward(self, pose: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
-                flat_hand_mean: bool = True, center: bool = True, tips: str = "manotorch", vertices: bool = False,
-                pca_components: int | None = None) -> HandPoints:
+                flat_hand_mean: bool = True, center: bool = True, tips: str = "manotorch",
+                vertices: bool = False, pca_components: int | None = None) -> HandPoints:
         """Pose to keypoints.
 
         pose   float[..., 48]: axis-angle of wrist, then fingers, radians; or float[..., 3 + pca_components]
         betas  float[10] for all or float[..., 10]; None means zeros
         trans  float[3] or float[..., 3], metres, added at the end
         flat_hand_mean  False adds the model's mean pose to the fingers
-        center  True puts the wrist joint at the origin (so that trans is its position); False is classic MANO trans
+        center  True puts the wrist joint at the origin, so that trans is its position; False is classic MANO
         tips   "manotorch" (as Being-H0) or "smplx"
         Raises: ValueError for another shape or a value that is not finite.
         """
@@ -123,22 +124,25 @@ class HandModel:
         batch = pose.shape[:-1]
         return self._forward(pose.reshape(-1, JOINTS, 3), batch, betas, trans, mean, center, tips, vertices)
 
-    def forward_rotmats(self, rotations: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
-                        center: bool = True, tips: str = "manotorch", vertices: bool = False) -> HandPoints:
+    def forward_rotmats(self, rotations: ArrayLike, betas: ArrayLike | None = None,
+                        trans: ArrayLike | None = None, *, center: bool = True, tips: str = "manotorch",
+                        vertices: bool = False) -> HandPoints:
         """As `forward`, from rotation matrices float[..., 16, 3, 3]: wrist, then fingers; used as given."""
         rotations = _floats("rotations", rotations, (JOINTS, 3, 3))
         batch = rotations.shape[:-3]
-        return self._forward(rotations.reshape(-1, JOINTS, 3, 3), batch, betas, trans, None, center, tips, vertices)
+        return self._forward(rotations.reshape(-1, JOINTS, 3, 3), batch, betas, trans, None, center, tips,
+                             vertices)
 
     def joints_from_rotmats(self, wrist: ArrayLike, fingers: ArrayLike, betas: ArrayLike | None = None,
                             trans: ArrayLike | None = None) -> FloatArray:
-        """Keypoints float32[..., 21, 3] from wrist float[..., 3, 3] and fingers float[..., 15, 3, 3], wrist-centred."""
+        """float32[..., 21, 3], wrist-centred, from wrist float[..., 3, 3] and fingers float[..., 15, 3, 3]."""
         wrist = np.asarray(wrist)
         rotations = np.concatenate([wrist[..., None, :, :], np.asarray(fingers)], -3)
         return self.forward_rotmats(rotations, betas, trans).joints
 
-    def _forward(self, pose: FloatArray, batch: tuple[int, ...], betas: ArrayLike | None, trans: ArrayLike | None,
-                 mean: FloatArray | None, center: bool, tips: str, vertices: bool) -> HandPoints:
+    def _forward(self, pose: FloatArray, batch: tuple[int, ...], betas: ArrayLike | None,
+                 trans: ArrayLike | None, mean: FloatArray | None, center: bool, tips: str,
+                 vertices: bool) -> HandPoints:
         if tips not in TIP_VERTICES:
             raise ValueError(f"tips: expected one of {', '.join(TIP_VERTICES)}, got {tips!r}")
         shape = np.zeros(BETAS, np.float32) if betas is None else _floats("betas", betas, (BETAS,))
@@ -154,10 +158,12 @@ class HandModel:
 def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or array.shape[array.ndim - len(tail):] != tail:
-        raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], got {array.dtype}{list(array.shape)}")
+        raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "
+                         f"got {array.dtype}{list(array.shape)}")
     single = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(single).all():
-        raise ValueError(f"{name}: expected finite values, got {int(np.sum(~np.isfinite(single)))} that are not")
+        bad = int(np.sum(~np.isfinite(single)))
+        raise ValueError(f"{name}: expected finite values, got {bad} that are not")
     return single
 
 
@@ -179,7 +185,8 @@ def _read(path: Path) -> dict[str, ArrayLike]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name in SHAPES}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: not a readable .npz without pickled objects ({error})", str(path)) from error
+        message = f"{path}: not a readable .npz without pickled objects ({error})"
+        raise BundleError(message, str(path)) from error
 
 
 def _check(arrays: dict[str, ArrayLike], source: str) -> dict[str, ArrayLike]:
@@ -206,11 +213,12 @@ def _check(arrays: dict[str, ArrayLike], source: str) -> dict[str, ArrayLike]:
         raise BundleError(f"{source}: kintree_table: expected parents {list(PARENTS)}, got {parents}", source)
     faces = checked["f"]
     if faces.min() < 0 or faces.max() >= VERTICES:
-        raise BundleError(f"{source}: f: expected vertices in [0, {VERTICES}), got {faces.min()} to {faces.max()}", source)
+        raise BundleError(f"{source}: f: expected vertices in [0, {VERTICES}), "
+                          f"got {faces.min()} to {faces.max()}", source)
     rows = checked["weights"].sum(1)
     if np.abs(rows - 1).max() > _WEIGHT_SUM_TOLERANCE:
-        raise BundleError(f"{source}: weights: expected rows that sum to 1, got {rows.min():.4g} to {rows.max():.4g}",
-                          source)
+        raise BundleError(f"{source}: weights: expected rows that sum to 1, "
+                          f"got {rows.min():.4g} to {rows.max():.4g}", source)
     size = float(np.ptp(checked["v_template"], 0).max())
     if not _LONGEST_AXIS_M[0] < size < _LONGEST_AXIS_M[1]:
         raise BundleError(f"{source}: v_template: expected a hand in metres, got one {size:.4g} long", source)

@@ -70,7 +70,8 @@ def _interleaved(layout: str) -> bool:
     return layout == "interleaved"
 
 
-def _convert(kernel: Callable[[FloatArray], FloatArray], name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
+def _convert(kernel: Callable[[FloatArray], FloatArray], name: str, value: ArrayLike,
+             tail: tuple[int, ...]) -> FloatArray:
     array = np.asarray(value)
     batch = array.shape[: max(array.ndim - len(tail), 0)]
     if array.dtype.kind not in "fiu" or array.shape != batch + tail:

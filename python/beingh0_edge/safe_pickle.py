@@ -1,8 +1,8 @@
 """Reads the two kinds of pickle that published models come in, without running what is inside.
 
-`load_torch` reads a torch checkpoint (`.pth`, `.pt`, `.bin`) to numpy without torch. `load_mano` reads a MANO_LEFT/RIGHT.pkl,
-a Python 2 pickle of chumpy and scipy objects, without either. Both unpicklers know a short list of names and refuse
-every other one, so a file can describe arrays and nothing else.
+`load_torch` reads a torch checkpoint (`.pth`, `.pt`, `.bin`) to numpy without torch. `load_mano` reads a
+MANO_LEFT/RIGHT.pkl, a Python 2 pickle of chumpy and scipy objects, without either. Both unpicklers know a short list of
+names and refuse every other one, so a file can describe arrays and nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, ClassVar, NamedTuple, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2"
              "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1",
              "ByteStorage": "|u1", "BoolStorage": "|b1"}
 PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-                 UnicodeDecodeError, OverflowError, MemoryError)
+                ImportError, OverflowError, MemoryError, RecursionError)
 
 
 def load_torch(path: str | Path) -> Any:
@@ -75,14 +75,14 @@ def load_mano(path: str | Path, names: Iterable[str]) -> dict[str, Array]:
         return {name: _array_of(content[name]) for name in names if name in content}
     except BundleError:
         raise
-    except (*PARSE_ERRORS, RecursionError) as error:
+    except PARSE_ERRORS as error:
         raise BundleError(f"{path}: damaged MANO pickle ({error})", str(path)) from error
 
 
 class RestrictedUnpickler(pickle.Unpickler):
     """Resolves the names in `allowed` and no others."""
 
-    allowed: dict[tuple[str, str], Any]
+    allowed: ClassVar[dict[tuple[str, str], Any]]
 
     def __init__(self, stream: IO[bytes], path: Path, **options: Any) -> None:
         super().__init__(stream, **options)
@@ -96,7 +96,7 @@ class RestrictedUnpickler(pickle.Unpickler):
                               str(self.path)) from None
 
 
-# ---------------------------------------------------------------------------------------------------------------- torch
+# ---- torch ----
 
 
 class _Storage(NamedTuple):
@@ -128,7 +128,7 @@ def _rebuild_parameter(data: Array, *_rest: Any) -> Array:
 
 
 class _TorchUnpickler(RestrictedUnpickler):
-    allowed = {
+    allowed: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
@@ -153,7 +153,7 @@ class _TorchUnpickler(RestrictedUnpickler):
         return self._storages[key]
 
 
-# ----------------------------------------------------------------------------------------------------------------- MANO
+# ---- MANO ----
 
 
 class _State:
@@ -247,8 +247,8 @@ def _new_object(kind: Any, *_args: Any) -> _State:
 
 
 def _numpy_scalar() -> Callable[..., Any]:
-    function: Callable[..., Any] = np.float64(0).__reduce__()[0]  # its module moved between numpy 1 and 2
-    return function
+    function: Any = np.float64(0).__reduce__()[0]  # its module moved between numpy 1 and 2
+    return cast("Callable[..., Any]", function)
 
 
 def _mano_names() -> dict[tuple[str, str], Any]:
@@ -276,7 +276,7 @@ def _mano_names() -> dict[tuple[str, str], Any]:
 
 
 class _ManoUnpickler(RestrictedUnpickler):
-    allowed = _mano_names()
+    allowed: ClassVar = _mano_names()
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         super().__init__(stream, path, encoding="latin1")
