@@ -7,6 +7,7 @@ import pytest
 
 from beingh0_edge import _kernels, preprocess
 from beingh0_edge.train import procedural as world
+from beingh0_edge.train.procedural import dataset
 from beingh0_edge.train.procedural.hands import MIRROR, orientation
 from beingh0_edge.train.procedural.world import COLOUR_RGB
 
@@ -183,3 +184,46 @@ def test_a_data_set_is_written_whole_resumes_and_refuses_another_recipe(tmp_path
     assert world.write_dataset(tmp_path / "d", 5, 1, workers=1, size=28) == folder  # nothing to do
     with pytest.raises(ValueError, match="another data set"):
         world.write_dataset(tmp_path / "d", 6, 1, workers=1, size=28)
+
+
+def test_an_interrupted_data_set_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 2)
+    whole = world.write_dataset(tmp_path / "whole", 5, 1, workers=1, size=28)
+    write, calls = dataset._write_rows, []
+
+    def interrupted(*job):
+        calls.append(job[3])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*job)
+
+    monkeypatch.setattr(dataset, "_write_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.write_dataset(tmp_path / "d", 5, 1, workers=1, size=28)
+    assert not (tmp_path / "d").exists()
+    world.write_dataset(tmp_path / "d", 5, 1, workers=1, size=28)
+    assert calls == [0, 2, 2, 4]
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == sorted(p.name for p in whole.iterdir())
+    for path in whole.iterdir():
+        assert path.read_bytes() == (tmp_path / "d" / path.name).read_bytes(), path.name
+
+
+def test_two_workers_write_what_one_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 2)
+    for workers in (1, 2):
+        world.write_dataset(tmp_path / str(workers), 3, 1, workers=workers, size=28)
+    for path in (tmp_path / "1").iterdir():
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes(), path.name
+
+
+def test_other_files_are_never_replaced_by_a_data_set(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        world.write_dataset(tmp_path / "d", 5, 1, workers=1, size=28)
+    (tmp_path / "e.partial").mkdir()
+    (tmp_path / "e.partial" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other files \(notes.txt\)"):
+        world.write_dataset(tmp_path / "e", 5, 1, workers=1, size=28)
+    with pytest.raises(ValueError, match="scenes: expected a whole number from 1 on, got 0"):
+        world.write_dataset(tmp_path / "f", 0, 1)

@@ -14,18 +14,18 @@ Layout of a data set folder (M = 3 N tasks, a scene's three in a row):
   finger            float16[M, 2, 3, 15, 150]   15 finger rotations as rot6D, then 20 joints minus the wrist joint,
                                                 camera axes (m)
   text.jsonl        one {"text": ...} per task
+  dataset.json      the recipe
 Absent motion is NaN.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
-import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ from beingh0_edge.train.procedural.world import (
     Split,
     make_scene,
 )
+from beingh0_edge.train.progress import Progress
 from beingh0_edge.types import SIDES
 
-log = logging.getLogger(__name__)
-
 SHARD = 500
+RECIPE = "dataset.json"  # what decides the data; in the folder of unfinished work too
 HANDS = ("left", "right", "both")
 
 
@@ -131,7 +131,11 @@ def _write_rows(folder: Path, split: Split, seed: int, start: int, stop: int, si
         array.flush()
     temporary = folder / f"text_{start:07d}.tmp"
     temporary.write_text("\n".join(lines) + "\n")
-    temporary.replace(folder / f"text_{start:07d}.jsonl")  # marks the shard as done
+    temporary.replace(_text_part(folder, start))  # marks the shard as done
+
+
+def _text_part(folder: Path, start: int) -> Path:
+    return folder / f"text_{start:07d}.jsonl"
 
 
 def write_dataset(out_dir: Path, scenes: int, seed: int, workers: int = 2, *, size: int = 168,
@@ -147,45 +151,60 @@ def write_dataset(out_dir: Path, scenes: int, seed: int, workers: int = 2, *, si
             raise ValueError(f"{name}: expected a whole number from 1 on, got {number}")
     recipe = {"scenes": scenes, "seed": seed, "size": size, "camera": asdict(camera), "split": split.name,
               "picks_only": picks_only, "kinds": list(KINDS), "colours": list(COLOURS)}
-    done = out_dir / "dataset.json"
-    if done.exists():
-        if json.loads(done.read_text()) != recipe:
-            raise ValueError(f"{out_dir}: holds another data set ({done.name} differs); choose an empty folder")
+    if (out_dir / RECIPE).exists():
+        if json.loads((out_dir / RECIPE).read_text()) != recipe:
+            raise ValueError(f"{out_dir}: holds another data set ({RECIPE} differs); choose an empty folder")
         return out_dir
-    work = out_dir.with_name(out_dir.name + ".partial")
-    plan = work / "recipe.json"
-    if plan.exists() and json.loads(plan.read_text()) != recipe:
-        raise ValueError(f"{work}: holds another unfinished data set; remove it or use its recipe")
-    if not plan.exists():
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        for name, (shape, dtype) in _columns(scenes, size).items():
-            np.lib.format.open_memmap(work / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-        plan.write_text(json.dumps(recipe))
-    starts = [s for s in range(0, scenes, SHARD) if not (work / f"text_{s:07d}.jsonl").exists()]
-    began, finished = time.monotonic(), 0
-    with ProcessPoolExecutor(max(1, workers)) as pool:
-        futures = [pool.submit(_write_rows, work, split, seed, s, min(s + SHARD, scenes), size, camera, picks_only)
-                   for s in starts]
+    if out_dir.exists() and not (out_dir.is_dir() and next(out_dir.iterdir(), None) is None):
+        raise ValueError(f"{out_dir}: holds other files; choose an empty folder")
+    work = _prepare(out_dir.with_name(out_dir.name + ".partial"), recipe, _columns(scenes, size))
+    starts = [s for s in range(0, scenes, SHARD) if not _text_part(work, s).exists()]
+    done = scenes - sum(min(SHARD, scenes - s) for s in starts)
+    progress = Progress("scenes", scenes, done)
+    jobs = [(work, split, seed, s, min(s + SHARD, scenes), size, camera, picks_only) for s in starts]
+    for rows in _run(jobs, workers):
+        done += rows
+        progress(done)
+    with (work / "text.jsonl").open("w") as out:
+        out.writelines(_text_part(work, s).read_text() for s in range(0, scenes, SHARD))
+    for s in range(0, scenes, SHARD):
+        _text_part(work, s).unlink()
+    os.replace(work, out_dir)
+    return out_dir
+
+
+def _prepare(work: Path, recipe: dict[str, Any], columns: dict[str, tuple[tuple[int, ...], Any]]) -> Path:
+    """The folder of unfinished work, with empty arrays unless an interrupted call left it."""
+    if (work / RECIPE).exists():
+        if json.loads((work / RECIPE).read_text()) != recipe:
+            raise ValueError(f"{work}: holds another unfinished data set; remove it or use its recipe")
+        return work
+    work.mkdir(parents=True, exist_ok=True)
+    strange = sorted({path.name for path in work.iterdir()} - {f"{name}.npy" for name in columns})
+    if strange:
+        raise ValueError(f"{work}: holds other files ({strange[0]}); move them away")
+    for name, (shape, dtype) in columns.items():
+        np.lib.format.open_memmap(work / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
+    temporary = work.with_name(work.name + ".json")
+    temporary.write_text(json.dumps(recipe))
+    temporary.replace(work / RECIPE)
+    return work
+
+
+def _run(jobs: list[tuple[Path, Split, int, int, int, int, Camera, bool]], workers: int) -> Iterator[int]:
+    """Does the jobs and yields the number of scenes of each as it is done."""
+    if workers == 1:
+        for job in jobs:
+            _write_rows(*job)
+            yield job[4] - job[3]
+        return
+    # Fresh processes: a fork of one that has run torch can hang on its threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_write_rows, *job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 future.result()
-                finished += 1
-                rate = finished * SHARD / (time.monotonic() - began)
-                left = (len(starts) - finished) * SHARD / rate
-                log.info("scenes %d/%d  %.0f/s  %s left", scenes - (len(starts) - finished) * SHARD, scenes, rate,
-                         time.strftime("%H:%M:%S", time.gmtime(left)))
+                yield futures[future][4] - futures[future][3]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    with (work / "text.jsonl").open("w") as out:
-        for s in range(0, scenes, SHARD):
-            part = work / f"text_{s:07d}.jsonl"
-            out.write(part.read_text())
-    for part in work.glob("text_*.jsonl"):
-        part.unlink()
-    plan.unlink()
-    (work / "dataset.json").write_text(json.dumps(recipe))
-    shutil.rmtree(out_dir, ignore_errors=True)
-    os.replace(work, out_dir)
-    return out_dir
