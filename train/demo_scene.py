@@ -16,8 +16,10 @@ from PIL import Image
 from beingh0_edge.files import staged, write_json
 from beingh0_edge.train import procedural
 from beingh0_edge.train.procedural import Split
+from beingh0_edge.types import Side
 
-SEED, INDEX, TARGET, SIDE = 2, 2, 2, "right"
+SEED, INDEX, TARGET = 2, 2, 2
+SIDE: Side = "right"
 
 
 def write(out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from ..bundle import Bundle
+from .tables import table
 
 
 def verify(path: str) -> str:
@@ -35,7 +36,7 @@ def inspect(path: str, as_json: bool) -> str:
             **facts["preprocess"]["camera"])),
     ]
     if m.motion:
-        parts = " + ".join(f"{folder} ({part.ids} ids)" for folder, part in zip(
+        parts = " + ".join(f"{folder} ({part.ids_per_block} ids)" for folder, part in zip(
             m.motion.folders, m.motion.parts, strict=True))
         rows.append(("motion", f"{parts}, {m.motion.frames} frames at {m.motion.fps:g} Hz"))
     rows += [(f"{side} hand", hand.label) for side, hand in m.hands.items()]
@@ -44,5 +45,4 @@ def inspect(path: str, as_json: bool) -> str:
     rows.append(("licence", m.licence))
     rows += [(key.replace("_", " "), str(value)) for key, value in m.provenance.items()
              if isinstance(value, str | int)]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+    return table(rows)
