@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -14,6 +15,12 @@ from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
+from beingh0_edge.firmware_bridge.codec_linkerhand import (
+    LinkerHandCodec,
+    LinkerHandL10Rs485Codec,
+    LinkerHandL20Codec,
+    LinkerHandO6Rs485Codec,
+)
 from beingh0_edge.firmware_bridge.codec_modbus import (
     InspireModbusCodec,
     InspireTcpCodec,
@@ -102,7 +109,7 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec | AbilityHandCodec
+Codec = InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec | AbilityHandCodec | LinkerHandCodec
 
 CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "inspire_rh56": InspireRs485Codec,
@@ -116,6 +123,13 @@ CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
     "ability_hand": AbilityHandCodec,
+    "linkerhand_o6": partial(LinkerHandCodec, "o6"),
+    "linkerhand_l6": partial(LinkerHandCodec, "l6"),
+    "linkerhand_l7": partial(LinkerHandCodec, "l7"),
+    "linkerhand_l10": partial(LinkerHandCodec, "l10"),
+    "linkerhand_l20": LinkerHandL20Codec,
+    "linkerhand_o6_rs485": LinkerHandO6Rs485Codec,
+    "linkerhand_l10_rs485": LinkerHandL10Rs485Codec,
 })
 
 

@@ -406,4 +406,5 @@ NB_MODULE(_bridge, m) {
   bridge::bind_rohand(m);
   bridge::bind_dynamixel(m);
   bridge::bind_ability(m);
+  bridge::bind_linkerhand(m);
 }

@@ -11,5 +11,6 @@ void bind_modbus(nanobind::module_& m);
 void bind_rohand(nanobind::module_& m);
 void bind_dynamixel(nanobind::module_& m);
 void bind_ability(nanobind::module_& m);
+void bind_linkerhand(nanobind::module_& m);
 
 }  // namespace bridge
