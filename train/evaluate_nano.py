@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,12 @@ class Result:
     pa_mpjpe_mm: float
     baseline_mpjpe_mm: float
     mpjpe_ratio: float
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Result:
+        """From the JSON that `beingh0 eval nano` writes."""
+        rates = {name: Rate(**facts[name]) for name in ("nearest", "shuffled", "reach")}
+        return cls(**{**facts, **rates})
 
 
 @dataclass(frozen=True)
