@@ -120,7 +120,7 @@ def _write(source: Path, work: Path, choices: _Choices, progress: Progress | Non
 
     checkpoint = Checkpoint(source)
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
-    tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0)
+    tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
     folders = [Path(folder) for folder in choices.tokenizer_folders or _default_folders(source)]
     motion = write_motion(folders, checkpoint, work, choices.motion)
     try:
@@ -130,8 +130,6 @@ def _write(source: Path, work: Path, choices: _Choices, progress: Progress | Non
         raise BundleError(f"{source}: {error}", str(source)) from error
     checkpoint.check_finite(progress)
 
-    if tokenizer:
-        shutil.copyfile(tokenizer, work / "tokenizer.json")
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
                           overrides=choices.overrides, progress=progress)
     embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")

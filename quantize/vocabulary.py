@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from beingh0_edge import prompt
@@ -10,9 +11,11 @@ from beingh0_edge.bundle import TokenSpec
 from beingh0_edge.errors import BundleError
 from beingh0_edge.prompt import TextTokenizer
 
+from .text_tokenizer import has_slow_files, write_tokenizer
 
-def find_tokens(folder: Path, action_chunks: int) -> tuple[TokenSpec, Path | None]:
-    """The special ids and the tokenizer.json they came from.
+
+def find_tokens(folder: Path, action_chunks: int, out: Path) -> tuple[TokenSpec, Path | None]:
+    """The special ids, and the tokenizer.json they came from as a copy in `out`.
 
     A checkpoint without any tokenizer may carry ids.json (in its folder or the one above), which names the
     ids only; its bundle then works on ids and cannot read text.
@@ -20,31 +23,34 @@ def find_tokens(folder: Path, action_chunks: int) -> tuple[TokenSpec, Path | Non
     Raises         BundleError listing every token that is missing.
     """
     path = folder / "tokenizer.json"
-    if path.is_file():
-        return _from_tokenizer(path, action_chunks), path
+    if path.is_file() or has_slow_files(folder):
+        if path.is_file():
+            shutil.copyfile(path, out / path.name)
+        else:
+            write_tokenizer(folder, out / path.name)
+        return _from_tokenizer(TextTokenizer(out / path.name), action_chunks, folder), out / path.name
     for ids in (folder / "ids.json", folder.parent / "ids.json"):
         if ids.is_file():
             return _from_ids(ids, action_chunks), None
-    raise BundleError(f"{folder}: no tokenizer; expected tokenizer.json", str(folder))
+    raise BundleError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt", str(folder))
 
 
-def _from_tokenizer(path: Path, action_chunks: int) -> TokenSpec:
-    tokenizer = TextTokenizer(path)
+def _from_tokenizer(tokenizer: TextTokenizer, action_chunks: int, folder: Path) -> TokenSpec:
     required = [prompt.END, prompt.MOT, prompt.MOT_END, prompt.IMG, prompt.IMG_END, prompt.IMG_CONTEXT,
                 prompt.motion_id(0), *map(prompt.action_chunk, range(action_chunks))]
     if action_chunks:
         required.append(prompt.PROP_CONTEXT)
     ids = {token: tokenizer.id_of(token) for token in required}
     if missing := [token for token, i in ids.items() if i is None]:
-        raise BundleError(f"{path}: the tokenizer lacks {', '.join(missing)}", str(path))
+        raise BundleError(f"{folder}: the tokenizer lacks {', '.join(missing)}", str(folder))
     found = {token: i for token, i in ids.items() if i is not None}
     count = 0
     while (i := tokenizer.id_of(prompt.motion_id(count))) is not None:
         if i != found[prompt.MOT] + 1 + count:
             raise BundleError(
-                f"{path}: expected id {found[prompt.MOT] + 1 + count} for {prompt.motion_id(count)}, "
+                f"{folder}: expected id {found[prompt.MOT] + 1 + count} for {prompt.motion_id(count)}, "
                 f"got {i}; motion ids must follow <mot> one by one",
-                str(path),
+                str(folder),
             )
         count += 1
     return TokenSpec(
