@@ -88,7 +88,8 @@ class Loop:
     def snapshot(self) -> dict[str, Any]: ...
     def recent(self, count: int) -> dict[str, Any]: ...
 
-def open_inspire_rs485(
+def open_inspire(
+    wire: str,
     port: str,
     baud: int,
     device_id: int,
@@ -97,6 +98,8 @@ def open_inspire_rs485(
     speed: int,
     force_g: int,
     trust_family: bool,
+    high_byte_first: bool,
+    echoes: bool,
     limits: Limits,
     safety: Safety,
     realtime_priority: int,

@@ -13,7 +13,8 @@ import numpy as np
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.hands import HandSpec, check_side, hand_spec
+from beingh0_edge.firmware_bridge.hands import HandSpec, OptionValue, check_side, hand_spec
+from beingh0_edge.firmware_bridge.opening import Connection, open_loop
 from beingh0_edge.firmware_bridge.ports import explain_open_failure
 from beingh0_edge.firmware_bridge.safety import Safety
 from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
@@ -50,23 +51,24 @@ class Bridge:
 
     @classmethod
     def open(cls, name: str, port: str, *, side: str = "right", rate_hz: float | None = None,
-             device_id: int | None = None, baud: int | None = None, speed: int = 1000, force_g: int = 500,
-             safety: Safety | None = None, family: str | None = None, reply_timeout_s: float = 0.030,
-             realtime_priority: int = 70) -> Bridge:
-        """Connects to a hand, checks that it is the hand, sets speed and force limits, starts the loop.
+             device_id: int | None = None, baud: int | None = None, safety: Safety | None = None,
+             reply_timeout_s: float = 0.030, realtime_priority: int = 70, **options: OptionValue) -> Bridge:
+        """Connects to a hand, checks that it is the hand, sets its own limits, starts the loop.
 
         name               a hand of `HANDS`
-        port               a serial port, or `sim:inspire_rh56[?options]` for a simulated hand
+        port               a serial port; `HOST[:NUMBER]` for hands on a network; `can0` or `slcan:/dev/ttyACM0`
+                           for hands on CAN; or `sim:NAME[?options]` for a simulated hand
         rate_hz            cycles per second; the hand's default if None
-        speed, force_g     the hand's own limits, written once and read back (SPEED_SET, FORCE_SET)
-        family             "A" vouches for register map A when the hand cannot be recognised by reading
         realtime_priority  SCHED_FIFO priority of the loop, 0 for none
+        options            the hand's own, see `HANDS[name].options`; for Inspire hands speed, force_g (SPEED_SET and
+                           FORCE_SET, written once and read back) and family
 
-        Raises: ValueError, TransportError (port missing, taken, lost), TransportTimeout (no answer),
+        Raises: ValueError, TypeError, TransportError (port missing, taken, lost), TransportTimeout (no answer),
                 HandError (another kind of hand).
         """
         spec = hand_spec(name)
         which = check_side(side)
+        chosen = spec.checked_options(options)
         rate = spec.rate_hz if rate_hz is None else rate_hz
         if not _LOWEST_RATE_HZ <= rate <= spec.highest_rate_hz:
             raise ValueError(f"rate_hz: expected {_LOWEST_RATE_HZ:g} to {spec.highest_rate_hz:g} for {name}, "
@@ -74,14 +76,9 @@ class Bridge:
         address = spec.device_id if device_id is None else device_id
         if not 1 <= address <= 254:
             raise ValueError(f"device_id: expected 1 to 254, got {address!r}")
-        speed_baud = spec.baud if baud is None else baud
-        if not 1200 <= speed_baud <= 4_000_000:
-            raise ValueError(f"baud: expected 1200 to 4000000, got {speed_baud!r}")
-        for label, value in (("speed", speed), ("force_g", force_g)):
-            if not 1 <= value <= 1000:
-                raise ValueError(f"{label}: expected 1 to 1000, got {value!r}")
-        if family not in (None, "A"):
-            raise ValueError(f"family: expected 'A' or None, got {family!r}")
+        line_rate = spec.baud if baud is None else baud
+        if not 1200 <= line_rate <= 4_000_000:
+            raise ValueError(f"baud: expected 1200 to 4000000, got {line_rate!r}")
         if not 0.001 <= reply_timeout_s <= 0.5:
             raise ValueError(f"reply_timeout_s: expected 0.001 to 0.5, got {reply_timeout_s!r}")
         if not 0 <= realtime_priority <= 99:
@@ -92,17 +89,15 @@ class Bridge:
         limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2)
         simulator = start_simulator(port) if is_simulated(port) else None
         try:
-            loop = _bridge.open_inspire_rs485(
-                port=port if simulator is None else simulator.port, baud=speed_baud, device_id=address,
-                rate_hz=rate, reply_timeout_s=reply_timeout_s, speed=speed, force_g=force_g,
-                trust_family=family == "A", limits=limits, safety=(safety or Safety()).native(),
-                realtime_priority=realtime_priority,
-            )
+            place = port if simulator is None else simulator.port
+            to = Connection(place, line_rate, address, rate, reply_timeout_s, realtime_priority)
+            loop = open_loop(spec, to, chosen, limits, (safety or Safety()).native())
         except BaseException as error:
             if simulator is not None:
                 simulator.close()
             if isinstance(error, _bridge.NoReply):
-                raise TransportTimeout(str(error), name) from None
+                raise TransportTimeout(f"{error} (asked for id {address}, {line_rate} baud)"
+                                       if spec.wire in ("rs485", "modbus") else str(error), name) from None
             if isinstance(error, _bridge.WrongHand):
                 raise HandError(str(error), name) from None
             if isinstance(error, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -26,9 +26,35 @@ class Joint:
     max_accel_rad_s2: float
 
 
+OptionValue = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of `Bridge.open` that only this hand has: a number within bounds, or one of some choices."""
+
+    default: OptionValue
+    meaning: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[OptionValue, ...] = ()
+
+    def check(self, name: str, value: OptionValue) -> OptionValue:
+        """`value` if it is allowed. Raises ValueError."""
+        if self.bounds is not None:
+            low, high = self.bounds
+            if isinstance(value, (bool, str)) or value is None or not low <= value <= high:
+                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value!r}")
+        elif not any(value is choice or (isinstance(value, str) and value == choice) for choice in self.choices):
+            raise ValueError(f"{name}: expected {' or '.join(map(repr, self.choices))}, got {value!r}")
+        return value
+
+
 @dataclass(frozen=True)
 class HandSpec:
-    """A hand as data. Joint order is the order of the wire."""
+    """A hand on one of its wires, as data. Joint order is the order of the wire.
+
+    baud       of the serial line; the TCP port of a hand on a network; 0 where neither matters
+    """
 
     name: str
     title: str
@@ -39,7 +65,16 @@ class HandSpec:
     rate_hz: float
     highest_rate_hz: float
     error_bits: Mapping[int, str]
+    options: Mapping[str, Option]
     source: str
+
+    def checked_options(self, given: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """All options with their values. Raises TypeError for an unknown one, ValueError for a bad value."""
+        for name in given:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise TypeError(f"unknown option {name!r} of {self.name}; known: {known}")
+        return {name: option.check(name, given.get(name, option.default)) for name, option in self.options.items()}
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -75,7 +110,7 @@ def _inspire_joint(name: str, upper_rad: float) -> Joint:
 INSPIRE_RH56 = HandSpec(
     name="inspire_rh56",
     title="Inspire RH56 DFX, DFQ, BFX, DFTP, R1 (register map A)",
-    wire="RS-485, private frame",
+    wire="rs485",
     # Register order. Ranges: what each driven joint of robosuite's RH56 model turns from register 1000 to 0; the
     # retargeter's robot file has the same numbers and a test compares them.
     joints=(
@@ -93,10 +128,38 @@ INSPIRE_RH56 = HandSpec(
     error_bits=MappingProxyType(
         {0: "stall", 1: "over-temperature", 2: "over-current", 3: "motor abnormal", 4: "communication"}
     ),
+    options=MappingProxyType({
+        "speed": Option(1000, "SPEED_SET of all fingers; 1000 is a full stroke in 0.6 to 0.8 s", (1, 1000)),
+        "force_g": Option(500, "FORCE_SET of all fingers: closing stops there", (1, 1000)),
+        "family": Option(None, "'A' vouches for register map A when the hand is not recognised", choices=(None, "A")),
+    }),
     source="RH56DFTP user manual V1.0.0, RH56 R1 manual V1.0.0, and drivers that agree with them",
 )
 
-HANDS: Mapping[str, HandSpec] = MappingProxyType({spec.name: spec for spec in (INSPIRE_RH56,)})
+_MODBUS_OPTIONS = {
+    **INSPIRE_RH56.options,
+    "byte_order": Option("low_first", "which byte of a word of ERROR, STATUS and TEMP is the earlier finger; sources "
+                         "disagree", choices=("low_first", "high_first")),
+}
+
+INSPIRE_RH56_MODBUS = replace(
+    INSPIRE_RH56, name="inspire_rh56_modbus", title="Inspire RH56 (map A) over Modbus RTU", wire="modbus",
+    rate_hz=50.0, highest_rate_hz=115.0,  # 54 bytes and two silences of 1.75 ms per cycle
+    options=MappingProxyType({**_MODBUS_OPTIONS, "echoes": Option(
+        False, "the adapter repeats what is sent", choices=(False, True))}),
+)
+INSPIRE_RH56_TCP = replace(
+    INSPIRE_RH56, name="inspire_rh56_tcp", title="Inspire RH56 DFTP, R1 over Modbus TCP", wire="tcp", baud=6000,
+    highest_rate_hz=200.0, options=MappingProxyType(_MODBUS_OPTIONS),
+)
+INSPIRE_RH56_CAN = replace(
+    INSPIRE_RH56, name="inspire_rh56_can", title="Inspire RH56 (map A) over CAN (SocketCAN or slcan)", wire="can",
+    highest_rate_hz=400.0,
+)
+
+HANDS: Mapping[str, HandSpec] = MappingProxyType({
+    spec.name: spec for spec in (INSPIRE_RH56, INSPIRE_RH56_MODBUS, INSPIRE_RH56_TCP, INSPIRE_RH56_CAN)
+})
 
 
 def hand_spec(name: str) -> HandSpec:

@@ -26,6 +26,8 @@ def explain_open_failure(port: str, error: OSError) -> str:
     ports = available_ports()
     possible = f"available: {', '.join(ports)}" if ports else "no serial port is available on this machine"
     possible += "; a simulated hand: sim:inspire_rh56"
+    if not port.startswith("/"):  # a network address or a CAN interface; the text says which and why
+        return f"port {error.strerror}; {possible}"
     if error.errno == errno.ENOENT:
         return f"port {port} does not exist; {possible}"
     if error.errno == errno.EBUSY:
@@ -35,4 +37,4 @@ def explain_open_failure(port: str, error: OSError) -> str:
         return f"no permission for port {port}: add {user} to the group that owns it (often 'dialout')"
     if error.errno in (errno.ENOTTY, errno.EISDIR):
         return f"{port} is not a serial port; {possible}"
-    return f"port {port} cannot be opened: {os.strerror(error.errno or 0)}; {possible}"
+    return f"port {error.strerror}; {possible}"

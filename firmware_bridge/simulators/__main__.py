@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 
 from beingh0_edge.firmware_bridge.simulators.launch import SIMULATORS, parse_spec
-from beingh0_edge.firmware_bridge.simulators.pty_server import PtyServer
 
 
 def main(arguments: list[str]) -> int:
@@ -18,8 +17,7 @@ def main(arguments: list[str]) -> int:
         print(f"usage: simulators NAME[?options]; known: {', '.join(sorted(SIMULATORS))}", file=sys.stderr)
         return 2
     try:
-        spec = parse_spec(arguments[0])
-        server = PtyServer(SIMULATORS[spec.name](spec), spec)
+        server = parse_spec(arguments[0]).server()
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

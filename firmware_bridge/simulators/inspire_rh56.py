@@ -12,13 +12,6 @@ from collections.abc import Mapping
 
 JOINTS = ("little", "ring", "middle", "index", "thumb_bend", "thumb_rotation")
 
-_REQUEST = b"\xeb\x90"
-_REPLY = b"\x90\xeb"
-_READ = 0x11
-_WRITE = 0x12
-_FRAME_GAP_S = 0.010        # a pause inside a frame: the rest is not coming
-_SAVE_S = 1.0               # until the second answer to SAVE
-
 _FULL_STROKE_S = 0.8        # at SPEED_SET 1000
 _SPEED_UP_S = 0.05
 _LATENCY_S = 0.066          # from command to motion
@@ -46,12 +39,10 @@ _OPTIONS = ("device_id", "latency_s", "object", "stuck", "hot", "pose", "map")
 
 
 class InspireRh56:
-    """Bytes in, bytes out; time passes only as `now_s` says."""
+    """Registers and joints, whatever the wire; time passes only as `now_s` says."""
 
     def __init__(self, options: Mapping[str, str] | None = None) -> None:
         self._memory = bytearray(6000)
-        self._incoming = b""
-        self._heard_s = 0.0
         self._now_s: float | None = None
         self._latency_s = _LATENCY_S
         self._foreign = False
@@ -106,61 +97,24 @@ class InspireRh56:
         except ValueError as error:
             raise ValueError(f"sim:inspire_rh56: {name}={value}: {error}") from None
 
-    # -- the wire
+    # -- registers
 
-    def receive(self, data: bytes, now_s: float) -> list[tuple[bytes, bytes, float]]:
-        """Takes bytes from the wire; returns (request, reply, seconds until the reply may start)."""
-        if self._incoming and now_s - self._heard_s > _FRAME_GAP_S:
-            self._incoming = b""
-        self._heard_s = now_s
-        self._incoming += data
-        answers: list[tuple[bytes, bytes, float]] = []
-        while True:
-            start = self._incoming.find(_REQUEST)
-            if start < 0:
-                self._incoming = self._incoming[-1:] if self._incoming.endswith(b"\xeb") else b""
-                return answers
-            self._incoming = self._incoming[start:]
-            if len(self._incoming) < 4 or len(self._incoming) < self._incoming[3] + 5:
-                return answers
-            size = self._incoming[3] + 5
-            frame, rest = self._incoming[:size], self._incoming[size:]
-            if self._incoming[3] < 4 or sum(frame[2:-1]) & 0xFF != frame[-1]:
-                self._incoming = self._incoming[1:]
-                continue
-            self._incoming = rest
-            for pause_s, reply in self._answer(frame, now_s):
-                answers.append((frame, reply, pause_s))
+    @property
+    def device_id(self) -> int:
+        return self._memory[1000]
 
-    def with_wrong_id(self, reply: bytes) -> bytes:
-        """The same reply as another device would send it."""
-        body = bytes([reply[2] % 254 + 1]) + reply[3:-1]
-        return _REPLY + body + bytes([sum(body) & 0xFF])
-
-    def _answer(self, frame: bytes, now_s: float) -> list[tuple[float, bytes]]:
-        device_id, command = frame[2], frame[4]
-        address = frame[5] | frame[6] << 8
-        payload = frame[7:-1]
-        if device_id != self._memory[1000]:
-            return []
+    def read(self, address: int, count: int, now_s: float) -> bytes | None:
+        """`count` bytes from `address` on, None past the end of the memory."""
         self.advance(now_s)
+        if count < 1 or address + count > len(self._memory):
+            return None
+        return bytes(count) if self._foreign else bytes(self._memory[address: address + count])
 
-        def reply(data: bytes) -> bytes:
-            body = bytes([device_id, len(data) + 3, command, address & 0xFF, address >> 8]) + data
-            return _REPLY + body + bytes([sum(body) & 0xFF])
-
-        if command == _READ and len(payload) == 1 and address + payload[0] <= len(self._memory):
-            found = bytes(self._memory[address: address + payload[0]])
-            return [(0.0, reply(bytes(len(found)) if self._foreign else found))]
-        if command == _WRITE and all(address + i in _WRITABLE for i in range(len(payload))):
-            self._write(address, payload, now_s)
-            answers = [(0.0, reply(b"\x01"))]
-            if address == 1005:
-                answers.append((_SAVE_S, reply(b"\x00")))
-            return answers
-        return []
-
-    def _write(self, address: int, payload: bytes, now_s: float) -> None:
+    def write(self, address: int, payload: bytes, now_s: float) -> bool:
+        """Writes bytes; False if a register there cannot be written."""
+        self.advance(now_s)
+        if not payload or any(address + i not in _WRITABLE for i in range(len(payload))):
+            return False
         if address == 1004 and payload[0] == 1:
             self._error = [bits & _HOT for bits in self._error]  # heat clears itself
             self._pushing_s = [0.0] * 6
@@ -173,6 +127,7 @@ class InspireRh56:
             wanted = [previous[j] if word == -1 else max(0, min(1000, word)) for j, word in enumerate(words)]
             self._coming.append((now_s + self._latency_s, wanted))
         self._publish()
+        return True
 
     # -- the hand
 

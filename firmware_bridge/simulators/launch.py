@@ -12,6 +12,9 @@ from urllib.parse import parse_qsl
 from beingh0_edge.errors import TransportError
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
 from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
+from beingh0_edge.firmware_bridge.simulators.inspire_wires import ModbusRtu, ModbusTcp, PrivateFrame, Slcan
+from beingh0_edge.firmware_bridge.simulators.server import Device, PtyServer, Server
+from beingh0_edge.firmware_bridge.simulators.tcp_server import TcpServer
 
 _PREFIX = "sim:"
 
@@ -23,13 +26,32 @@ class SimulatorSpec:
     name: str
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
-    baud: int = 115200
+    baud: int = 0  # 0: as fast as this machine
     options: Mapping[str, str] = field(default_factory=dict)
 
+    def device(self) -> Device:
+        return SIMULATORS[self.name].device(self.options)
 
-SIMULATORS: Mapping[str, Callable[[SimulatorSpec], InspireRh56]] = MappingProxyType(
-    {"inspire_rh56": lambda spec: InspireRh56(spec.options)}
-)
+    def server(self) -> Server:
+        return SIMULATORS[self.name].server(self.device(), self)
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """One row of the table: how to make the device, what it stands on, and the speed of that."""
+
+    device: Callable[[Mapping[str, str]], Device]
+    server: Callable[[Device, SimulatorSpec], Server]
+    baud: int
+    prefix: str = ""  # of the port's name
+
+
+SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
+    "inspire_rh56": Simulator(lambda options: PrivateFrame(InspireRh56(options)), PtyServer, 115200),
+    "inspire_rh56_modbus": Simulator(lambda options: ModbusRtu(InspireRh56(options)), PtyServer, 115200),
+    "inspire_rh56_tcp": Simulator(lambda options: ModbusTcp(InspireRh56(options)), TcpServer, 0),
+    "inspire_rh56_can": Simulator(lambda options: Slcan(InspireRh56(options)), PtyServer, 0, "slcan:"),
+})
 
 
 def is_simulated(port: str) -> bool:
@@ -45,11 +67,11 @@ def parse_spec(text: str) -> SimulatorSpec:
     faults = Faults.parse(options.pop("fault", ""))
     try:
         seed = int(options.pop("seed", "0"))
-        baud = int(options.pop("baud", "115200"))
+        baud = int(options.pop("baud", str(SIMULATORS[name].baud)))
     except ValueError as error:
         raise ValueError(f"sim:{name}: {error}") from None
     spec = SimulatorSpec(name, faults, seed, baud, options)
-    SIMULATORS[name](spec)  # refuses unknown options here rather than in the other process
+    spec.device()  # refuses unknown options here rather than in the other process
     return spec
 
 
@@ -58,7 +80,7 @@ class RunningSimulator:
 
     def __init__(self, process: subprocess.Popen[str], port: str) -> None:
         self._process = process
-        self.port = port
+        self.port = port  # what `Bridge.open` takes
 
     def command(self, line: str) -> None:
         """`fault drop:1`, `unplug`, `replug`, `set object=400`. Raises ValueError if it is not understood."""
@@ -95,7 +117,7 @@ def start_simulator(port: str) -> RunningSimulator:
 
     Raises ValueError for a bad name or option, TransportError if it does not start.
     """
-    parse_spec(port)
+    spec = parse_spec(port)
     process = subprocess.Popen(
         [sys.executable, "-m", __package__, port.removeprefix(_PREFIX)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -107,4 +129,4 @@ def start_simulator(port: str) -> RunningSimulator:
         complaint = process.stderr.read().strip().splitlines()
         RunningSimulator(process, port).close()
         raise TransportError(f"{port} did not start: {complaint[-1] if complaint else 'no message'}")
-    return RunningSimulator(process, path)
+    return RunningSimulator(process, SIMULATORS[spec.name].prefix + path)

@@ -6,7 +6,11 @@
 
 #include "bindings.hpp"
 #include "core/controller.hpp"
-#include "drivers/inspire_rs485_driver.hpp"
+#include "drivers/inspire_driver.hpp"
+#include "io/serial.hpp"
+#include "io/slcan_bus.hpp"
+#include "io/socketcan.hpp"
+#include "io/tcp.hpp"
 #include "loop.hpp"
 
 namespace nb = nanobind;
@@ -195,22 +199,40 @@ nb::dict recent_dict(const Loop& loop, std::size_t count) {
 // (answered, verdict)
 nb::tuple answer(const Loop::Answer& given) { return nb::make_tuple(given.answered, name(given.verdict)); }
 
-std::unique_ptr<Loop> open_inspire_rs485(const std::string& port, int baud, int device_id, double rate_hz,
-                                         double reply_timeout_s, int speed, int force_g, bool trust_family,
-                                         const Limits& limits, const Safety& safety, int realtime_priority) {
+std::unique_ptr<InspireWire> inspire_wire(const std::string& wire, const std::string& port, int baud,
+                                          std::uint8_t device_id, double reply_timeout_s, bool high_byte_first,
+                                          bool echoes) {
+  if (wire == "rs485")
+    return std::make_unique<InspireRs485Wire>(std::make_unique<SerialPort>(port, baud), device_id, reply_timeout_s);
+  if (wire == "modbus")
+    return std::make_unique<InspireModbusWire>(std::make_unique<SerialPort>(port, baud), modbus::Wire::rtu, device_id,
+                                               reply_timeout_s, high_byte_first, echoes);
+  if (wire == "tcp")  // `baud` is the TCP port
+    return std::make_unique<InspireModbusWire>(std::make_unique<TcpSocket>(port, baud), modbus::Wire::tcp, device_id,
+                                               reply_timeout_s, high_byte_first, false);
+  if (wire == "can")
+    return std::make_unique<InspireCanWire>(std::make_unique<SocketCanBus>(port), device_id, reply_timeout_s);
+  if (wire == "slcan")
+    return std::make_unique<InspireCanWire>(std::make_unique<SlcanBus>(port, baud, '8'), device_id, reply_timeout_s);
+  throw std::invalid_argument("unknown wire '" + wire + "'");
+}
+
+std::unique_ptr<Loop> open_inspire(const std::string& wire, const std::string& port, int baud, int device_id,
+                                   double rate_hz, double reply_timeout_s, int speed, int force_g, bool trust_family,
+                                   bool high_byte_first, bool echoes, const Limits& limits, const Safety& safety,
+                                   int realtime_priority) {
   if (limits.joints != inspire::kJoints) throw std::invalid_argument("this hand has 6 joints");
   InspireSettings settings;
-  settings.port = port;
-  settings.baud = baud;
-  settings.device_id = device_id;
   settings.rate_hz = rate_hz;
-  settings.reply_timeout_s = reply_timeout_s;
   settings.speed = speed;
   settings.force_g = force_g;
   settings.trust_family = trust_family;
+  auto carrier = inspire_wire(wire, port, baud, static_cast<std::uint8_t>(device_id), reply_timeout_s,
+                              high_byte_first, echoes);
   nb::gil_scoped_release unlocked;
-  auto loop = std::make_unique<Loop>(std::make_unique<InspireRs485Driver>(settings, limits.values), limits.values,
-                                     safety, rate_hz, realtime_priority);
+  auto loop = std::make_unique<Loop>(
+      std::make_unique<InspireDriver>(std::move(carrier), settings, limits.values), limits.values, safety, rate_hz,
+      realtime_priority);
   loop->start();
   return loop;
 }
@@ -386,9 +408,9 @@ void bind_loop(nb::module_& m) {
       .def("snapshot", &snapshot_dict)
       .def("recent", &recent_dict, "count"_a);
 
-  m.def("open_inspire_rs485", &open_inspire_rs485, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a,
-        "reply_timeout_s"_a, "speed"_a, "force_g"_a, "trust_family"_a, "limits"_a, "safety"_a,
-        "realtime_priority"_a);
+  m.def("open_inspire", &open_inspire, "wire"_a, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a,
+        "reply_timeout_s"_a, "speed"_a, "force_g"_a, "trust_family"_a, "high_byte_first"_a, "echoes"_a, "limits"_a,
+        "safety"_a, "realtime_priority"_a);
   m.def("monotonic_s", [] { return seconds(monotonic_now()); });
 }
 

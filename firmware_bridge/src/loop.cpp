@@ -12,7 +12,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "io/serial.hpp"
+#include "io/stream.hpp"
 
 namespace bridge {
 namespace {

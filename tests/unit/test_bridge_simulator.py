@@ -6,6 +6,7 @@ import pytest
 
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
 from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
+from beingh0_edge.firmware_bridge.simulators.inspire_wires import PrivateFrame
 from beingh0_edge.firmware_bridge.simulators.launch import parse_spec
 
 # Frames as the manual prints them; the driver's encoder is not used here.
@@ -25,7 +26,7 @@ def angles(hand, now_s):
 
 
 def test_a_request_is_answered_as_the_manual_prints_it():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     assert replies(hand, OPEN) == [WRITE_OK]
     (reply,) = replies(hand, READ_ANGLES)
     assert reply == bytes.fromhex("90 EB 01 0F 11 0A 06 E8 03 E8 03 E8 03 E8 03 E8 03 E8 03") + reply[-1:]
@@ -44,11 +45,11 @@ def test_a_request_is_answered_as_the_manual_prints_it():
     ],
 )
 def test_anything_but_a_sound_request_is_met_with_silence(frame):
-    assert replies(InspireRh56(), bytes.fromhex(frame)) == []
+    assert replies(PrivateFrame(InspireRh56()), bytes.fromhex(frame)) == []
 
 
 def test_a_request_may_come_in_pieces_but_not_after_a_pause():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     assert replies(hand, READ_ANGLES[:4], 0.0) == []
     assert len(replies(hand, READ_ANGLES[4:], 0.001)) == 1
     assert replies(hand, READ_ANGLES[:4], 1.0) == []
@@ -56,7 +57,7 @@ def test_a_request_may_come_in_pieces_but_not_after_a_pause():
 
 
 def test_motion_starts_after_the_latency_and_takes_the_full_stroke_time():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     replies(hand, CLOSE, 0.0)
     assert angles(hand, 0.060) == [1000] * 6
     assert all(0 < a < 1000 for a in angles(hand, 0.4))
@@ -64,7 +65,7 @@ def test_motion_starts_after_the_latency_and_takes_the_full_stroke_time():
 
 
 def test_speed_set_slows_the_motion_down():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     half_speed = bytes([1, 15, 0x12, 0xF2, 0x05]) + struct.pack("<6h", *[500] * 6)
     replies(hand, b"\xeb\x90" + half_speed + bytes([sum(half_speed) & 0xFF]))
     replies(hand, CLOSE, 0.0)
@@ -72,16 +73,16 @@ def test_speed_set_slows_the_motion_down():
 
 
 def test_minus_one_leaves_a_finger_alone():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     body = bytes([1, 15, 0x12, 0xCE, 0x05]) + struct.pack("<6h", 0, -1, -1, -1, -1, 500)
     replies(hand, b"\xeb\x90" + body + bytes([sum(body) & 0xFF]))
     assert angles(hand, 2.0) == [0, 1000, 1000, 1000, 1000, 500]
 
 
 def test_a_stuck_finger_stalls_until_the_error_is_cleared():
-    hand = InspireRh56({"stuck": "index"})
+    hand = PrivateFrame(InspireRh56({"stuck": "index"}))
     replies(hand, CLOSE, 0.0)
-    hand.advance(2.0)
+    hand._hand.advance(2.0)
     read_errors = bytes.fromhex("EB 90 01 04 11 46 06 06 68")
     assert replies(hand, read_errors, 2.0)[0][7:-1] == bytes([0, 0, 0, 1, 0, 0])
     assert angles(hand, 2.0) == [0, 0, 0, 1000, 0, 0]
@@ -92,7 +93,7 @@ def test_a_stuck_finger_stalls_until_the_error_is_cleared():
 
 
 def test_save_is_answered_twice():
-    hand = InspireRh56()
+    hand = PrivateFrame(InspireRh56())
     answers = hand.receive(bytes.fromhex("EB 90 01 04 12 ED 03 01 08"), 0.0)
     assert [reply.hex(" ").upper() for _, reply, _ in answers] == [
         "90 EB 01 04 12 ED 03 01 08",
@@ -102,9 +103,9 @@ def test_save_is_answered_twice():
 
 
 def test_a_hot_finger_reports_it_and_clears_it_when_cool():
-    hand = InspireRh56({"hot": "middle"})
-    hand.advance(0.0)
-    hand.advance(5.0)
+    hand = PrivateFrame(InspireRh56({"hot": "middle"}))
+    hand._hand.advance(0.0)
+    hand._hand.advance(5.0)
     read_errors = bytes.fromhex("EB 90 01 04 11 46 06 06 68")
     assert replies(hand, read_errors, 5.0)[0][7:-1] == bytes([0, 0, 2, 0, 0, 0])
     hand.set("hot", "")

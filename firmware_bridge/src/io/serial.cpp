@@ -2,11 +2,9 @@
 
 #include <fcntl.h>
 #include <linux/serial.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -39,42 +37,18 @@ speed_t termios_speed(int baud) {
   }
 }
 
-bool gone(int error) { return error == EIO || error == ENODEV || error == ENXIO || error == EBADF || error == EPIPE; }
-
-// Waits for `events`; timeout also when interrupted with no time left.
-IoStatus wait_for(int fd, short events, Nanos deadline) {
-  for (;;) {
-    const Nanos left = deadline - monotonic_now();
-    if (left <= 0) return IoStatus::timeout;
-    const timespec limit{left / kNanosPerSecond, left % kNanosPerSecond};
-    pollfd waiting{fd, events, 0};
-    const int ready = ppoll(&waiting, 1, &limit, nullptr);
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready < 0) return IoStatus::hung_up;
-    if (ready == 0) return IoStatus::timeout;
-    if (waiting.revents & events) return IoStatus::ok;
-    return IoStatus::hung_up;  // POLLHUP, POLLERR or POLLNVAL alone
-  }
-}
-
 }  // namespace
 
-Nanos monotonic_now() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<Nanos>(now.tv_sec) * kNanosPerSecond + now.tv_nsec;
-}
-
-void SerialPort::open(const std::string& path, int baud) {
+void SerialPort::open() {
   close();
-  const int fd = ::open(path.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+  const int fd = ::open(path_.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) {
     const int error = errno;
-    throw PortError(error, path + ": " + std::strerror(error));
+    throw PortError(error, path_ + ": " + std::strerror(error));
   }
   auto fail = [&](int error, const std::string& text) {
     ::close(fd);
-    throw PortError(error, path + ": " + text);
+    throw PortError(error, path_ + ": " + text);
   };
   if (!isatty(fd)) fail(ENOTTY, "is not a serial port");
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) fail(EBUSY, "is in use by another process");
@@ -87,15 +61,15 @@ void SerialPort::open(const std::string& path, int baud) {
   settings.c_cflag |= CS8 | CLOCAL | CREAD;
   settings.c_cc[VMIN] = 1;  // an empty read then means hang-up, never 'nothing yet'
   settings.c_cc[VTIME] = 0;
-  const speed_t speed = termios_speed(baud);
+  const speed_t speed = termios_speed(baud_);
   if (speed != B0) {
     cfsetispeed(&settings, speed);
     cfsetospeed(&settings, speed);
   }
   if (tcsetattr(fd, TCSANOW, &settings) != 0) fail(errno, std::strerror(errno));
   if (speed == B0) {
-    const int error = set_any_baud(fd, baud);
-    if (error != 0) fail(error, "does not take " + std::to_string(baud) + " baud");
+    const int error = set_any_baud(fd, baud_);
+    if (error != 0) fail(error, "does not take " + std::to_string(baud_) + " baud");
   }
 
   low_latency_ = false;
@@ -109,51 +83,9 @@ void SerialPort::open(const std::string& path, int baud) {
 }
 
 void SerialPort::close() {
-  if (fd_ < 0) return;
-  ioctl(fd_, TIOCNXCL);
-  ::close(fd_);
-  fd_ = -1;
-}
-
-IoStatus SerialPort::write_all(const std::uint8_t* data, std::size_t size, Nanos deadline) {
-  while (size > 0) {
-    const ssize_t sent = ::write(fd_, data, size);
-    if (sent > 0) {
-      data += sent;
-      size -= static_cast<std::size_t>(sent);
-      continue;
-    }
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0 && errno != EAGAIN) return IoStatus::hung_up;
-    const IoStatus status = wait_for(fd_, POLLOUT, deadline);
-    if (status != IoStatus::ok) return status;
-  }
-  return IoStatus::ok;
-}
-
-IoStatus SerialPort::read_some(std::uint8_t* data, std::size_t capacity, std::size_t& got, Nanos deadline) {
-  got = 0;
-  const IoStatus status = wait_for(fd_, POLLIN, deadline);
-  if (status != IoStatus::ok) return status;
-  const ssize_t count = ::read(fd_, data, capacity);
-  if (count > 0) {
-    got = static_cast<std::size_t>(count);
-    return IoStatus::ok;
-  }
-  if (count < 0 && (errno == EAGAIN || errno == EINTR)) return IoStatus::ok;
-  if (count < 0 && !gone(errno)) return IoStatus::timeout;
-  return IoStatus::hung_up;  // readable yet empty: the other end is gone
-}
-
-std::size_t SerialPort::discard_input() {
-  std::uint8_t scratch[256];
-  std::size_t total = 0;
-  for (;;) {
-    const ssize_t count = ::read(fd_, scratch, sizeof scratch);
-    if (count <= 0) return total;
-    total += static_cast<std::size_t>(count);
-    if (total > 65536) return total;  // a babbling line must not hold the loop
-  }
+  // A pseudo-terminal lives on with its other end, and would stay exclusive.
+  if (fd_ >= 0) ioctl(fd_, TIOCNXCL);
+  ByteStream::close();
 }
 
 }  // namespace bridge

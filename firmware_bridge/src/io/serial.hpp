@@ -1,44 +1,27 @@
-// A serial port for hard deadlines: raw 8N1, any baud the driver takes, exclusive, never blocking, never draining.
+// A serial port: raw 8N1, any baud the driver takes, exclusive.
 #pragma once
 
-#include <cstddef>
-#include <stdexcept>
-#include <string>
-
-#include "core/types.hpp"
+#include "io/stream.hpp"
 
 namespace bridge {
 
-Nanos monotonic_now();
-
-struct PortError : std::runtime_error {
-  PortError(int number, const std::string& text) : std::runtime_error(text), error(number) {}
-  int error;
-};
-
-enum class IoStatus : std::uint8_t { ok, timeout, hung_up };
-
-class SerialPort {
+class SerialPort final : public ByteStream {
  public:
-  SerialPort() = default;
-  ~SerialPort() { close(); }
-  SerialPort(const SerialPort&) = delete;
-  SerialPort& operator=(const SerialPort&) = delete;
+  SerialPort(std::string path, int baud) : path_(std::move(path)), baud_(baud) {}
+  ~SerialPort() override { close(); }
 
-  // Raises PortError: ENOENT, EACCES, EBUSY (another process has it), ENOTTY, EINVAL (baud).
-  void open(const std::string& path, int baud);
-  void close();
-  bool is_open() const { return fd_ >= 0; }
-  bool low_latency() const { return low_latency_; }
-
-  IoStatus write_all(const std::uint8_t* data, std::size_t size, Nanos deadline);
-  // Waits until at least one byte is there, the deadline has passed, or the port is gone.
-  IoStatus read_some(std::uint8_t* data, std::size_t capacity, std::size_t& got, Nanos deadline);
-  // Throws away what has arrived; returns how many bytes that was.
-  std::size_t discard_input();
+  // PortError: ENOENT, EACCES, EBUSY (another process has it), ENOTTY, EINVAL (baud).
+  void open() override;
+  void close() override;
+  std::string name() const override { return path_; }
+  bool low_latency() const override { return low_latency_; }
+  Nanos wire_time(std::size_t bytes) const override {
+    return static_cast<Nanos>(bytes) * 10 * kNanosPerSecond / baud_;
+  }
 
  private:
-  int fd_ = -1;
+  const std::string path_;
+  const int baud_;
   bool low_latency_ = false;
 };
 

@@ -1,7 +1,8 @@
-"""A simulated device on a pseudo-terminal that takes as long as the wire would, with faults on request."""
+"""A simulated device that takes as long as the wire would, with faults on request; on a pseudo-terminal or TCP."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import ctypes
 import os
@@ -18,6 +19,14 @@ from beingh0_edge.firmware_bridge.simulators.faults import Faults
 
 _PR_SET_TIMERSLACK = 29
 _BITS_PER_BYTE = 10  # start, eight data, stop
+
+
+def _keep_time() -> None:
+    """A real hand does not share our processor: sleep precisely and run early, where that is allowed."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 class Device(Protocol):
@@ -42,58 +51,58 @@ class Wiring(Protocol):
     def baud(self) -> int: ...
 
 
-class PtyServer:
+class Server(abc.ABC):
+    """Serves one device until stdin ends; obeys lines on stdin."""
+
+    port: str
+
     def __init__(self, device: Device, wiring: Wiring) -> None:
         self._device = device
         self._faults = wiring.faults
         self._chance = random.Random(wiring.seed)
-        self._byte_s = _BITS_PER_BYTE / wiring.baud
-        self._folder = tempfile.TemporaryDirectory(prefix="beingh0-sim-")
-        self.port = os.path.join(self._folder.name, "port")
-        self._master = -1
-        self._slave = -1
+        self._byte_s = _BITS_PER_BYTE / wiring.baud if wiring.baud else 0.0
         self._line_free_s = 0.0
         self._typed = b""
-        self.plug()
 
+    @abc.abstractmethod
     def plug(self) -> None:
-        if self._master >= 0:
-            return
-        self._master, self._slave = pty.openpty()  # a closing client is no hang-up while we hold the slave
-        tty.setraw(self._slave)
-        fresh = self.port + ".new"
-        os.symlink(os.ttyname(self._slave), fresh)
-        os.replace(fresh, self.port)
+        """Appears, after `unplug` under the same name."""
 
+    @abc.abstractmethod
     def unplug(self) -> None:
-        """As when a USB cable is pulled: clients see a hang-up, the name is gone."""
-        if self._master < 0:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.port)
-        os.close(self._master)
-        os.close(self._slave)
-        self._master = self._slave = -1
+        """As when a cable is pulled: clients see a hang-up, the name is gone."""
 
-    def close(self) -> None:
-        self.unplug()
-        self._folder.cleanup()
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+    @abc.abstractmethod
+    def watched(self) -> list[int]:
+        """Descriptors to wait for."""
+
+    @abc.abstractmethod
+    def serve(self, ready: int) -> None:
+        """One of them is readable."""
+
+    @abc.abstractmethod
+    def deliver(self, data: bytes) -> None:
+        """Bytes to the client, now."""
 
     def run(self) -> None:
         """Serves until stdin ends."""
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        _keep_time()
         while True:
-            watched = [0] if self._master < 0 else [0, self._master]
-            readable, _, _ = select.select(watched, [], [])
-            if 0 in readable and not self._obey():
-                return
-            if self._master in readable:
-                now = time.monotonic()
-                with contextlib.suppress(OSError):
-                    data = os.read(self._master, 4096)
-                    for request, reply, pause_s in self._device.receive(data, now):
-                        self._answer(request, reply, now, pause_s)
+            readable, _, _ = select.select([0, *self.watched()], [], [])
+            if 0 in readable:
+                if not self._obey():
+                    return
+                continue  # what was watched may be gone now
+            for ready in readable:
+                self.serve(ready)
+
+    def handle(self, data: bytes, now_s: float) -> None:
+        """Bytes from the client."""
+        for request, reply, pause_s in self._device.receive(data, now_s):
+            self._answer(request, reply, now_s, pause_s)
 
     def _obey(self) -> bool:
         chunk = os.read(0, 4096)
@@ -157,11 +166,55 @@ class PtyServer:
 
     def _send(self, data: bytes, start_s: float) -> None:
         """Adapters deliver whole packets, so the bytes appear when the last of them has passed the wire."""
-        if self._master < 0 or not data:
+        if not data:
             return
         self._line_free_s = start_s + len(data) * self._byte_s
         wait = self._line_free_s - time.monotonic()
         if wait > 0:
             time.sleep(wait)
+        self.deliver(data)
+
+
+class PtyServer(Server):
+    def __init__(self, device: Device, wiring: Wiring) -> None:
+        super().__init__(device, wiring)
+        self._folder = tempfile.TemporaryDirectory(prefix="beingh0-sim-")
+        self.port = os.path.join(self._folder.name, "port")
+        self._master = -1
+        self._slave = -1
+        self.plug()
+
+    def plug(self) -> None:
+        if self._master >= 0:
+            return
+        self._master, self._slave = pty.openpty()  # a closing client is no hang-up while we hold the slave
+        tty.setraw(self._slave)
+        fresh = self.port + ".new"
+        os.symlink(os.ttyname(self._slave), fresh)
+        os.replace(fresh, self.port)
+
+    def unplug(self) -> None:
+        if self._master < 0:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.port)
+        os.close(self._master)
+        os.close(self._slave)
+        self._master = self._slave = -1
+
+    def close(self) -> None:
+        self.unplug()
+        self._folder.cleanup()
+
+    def watched(self) -> list[int]:
+        return [] if self._master < 0 else [self._master]
+
+    def serve(self, ready: int) -> None:
+        now = time.monotonic()
         with contextlib.suppress(OSError):
-            os.write(self._master, data)
+            self.handle(os.read(ready, 4096), now)
+
+    def deliver(self, data: bytes) -> None:
+        if self._master >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._master, data)

@@ -1,0 +1,33 @@
+// A CAN bus, whatever carries it.
+#pragma once
+
+#include <array>
+
+#include "io/stream.hpp"
+
+namespace bridge {
+
+struct CanFrame {
+  std::uint32_t id = 0;
+  bool extended = false;
+  bool remote = false;
+  std::uint8_t size = 0;
+  std::array<std::uint8_t, 8> data{};
+};
+
+class CanBus {
+ public:
+  virtual ~CanBus() = default;
+  virtual void open() = 0;  // raises PortError
+  virtual void close() = 0;
+  virtual std::string name() const = 0;
+  virtual IoStatus send(const CanFrame& frame, Nanos deadline) = 0;
+  // The next frame of anybody; damaged ones are counted and skipped.
+  virtual IoStatus receive(CanFrame& frame, Nanos deadline) = 0;
+  // Throws away what has arrived; returns how many frames that was.
+  virtual std::size_t discard_input() = 0;
+  virtual std::uint64_t damaged() const { return 0; }
+  virtual bool low_latency() const { return false; }
+};
+
+}  // namespace bridge

@@ -1,0 +1,69 @@
+#include "io/slcan_bus.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+namespace bridge {
+namespace {
+
+constexpr Nanos kCommandTimeout = kNanosPerSecond / 2;
+constexpr std::size_t kMostDiscarded = 1000;
+constexpr Nanos kSettle = kNanosPerSecond / 50;  // for the answers to the opening commands, which are not needed
+
+}  // namespace
+
+void SlcanBus::open() {
+  port_.open();
+  lines_.clear();
+  // Close (it may have been left open), bitrate, open.
+  const char commands[] = {'\r', 'C', '\r', 'S', code_, '\r', 'O', '\r'};
+  const Nanos deadline = monotonic_now() + kCommandTimeout;
+  if (port_.write_all(reinterpret_cast<const std::uint8_t*>(commands), sizeof commands, deadline) != IoStatus::ok) {
+    port_.close();
+    throw PortError(EIO, port_.name() + ": the CAN adapter does not take commands");
+  }
+  std::uint8_t scratch[64];
+  std::size_t got = 0;
+  const Nanos quiet = monotonic_now() + kSettle;
+  while (port_.read_some(scratch, sizeof scratch, got, quiet) == IoStatus::ok) {
+  }
+}
+
+void SlcanBus::close() {
+  if (!port_.is_open()) return;
+  const std::uint8_t command[] = {'C', '\r'};
+  port_.write_all(command, sizeof command, monotonic_now() + kCommandTimeout);
+  port_.close();
+}
+
+IoStatus SlcanBus::send(const CanFrame& frame, Nanos deadline) {
+  slcan::Text text;
+  const std::size_t size = slcan::encode(frame, text);
+  return port_.write_all(reinterpret_cast<const std::uint8_t*>(text.data()), size, deadline);
+}
+
+IoStatus SlcanBus::receive(CanFrame& frame, Nanos deadline) {
+  while (!lines_.take(frame)) {
+    std::uint8_t bytes[256];
+    std::size_t got = 0;
+    const IoStatus status = port_.read_some(bytes, sizeof bytes, got, deadline);
+    if (status != IoStatus::ok) return status;
+    lines_.feed(bytes, got);
+  }
+  return IoStatus::ok;
+}
+
+std::size_t SlcanBus::discard_input() {
+  std::size_t frames = 0;
+  CanFrame frame;
+  std::uint8_t bytes[256];
+  while (frames < kMostDiscarded) {
+    while (lines_.take(frame)) ++frames;
+    const std::size_t got = port_.read_now(bytes, sizeof bytes);
+    if (got == 0) break;
+    lines_.feed(bytes, got);
+  }
+  return frames;
+}
+
+}  // namespace bridge

@@ -1,0 +1,32 @@
+// CAN through an slcan adapter on a serial port: needs no kernel support for CAN.
+#pragma once
+
+#include <memory>
+
+#include "codecs/slcan.hpp"
+#include "io/serial.hpp"
+
+namespace bridge {
+
+class SlcanBus final : public CanBus {
+ public:
+  // `bitrate_code`: the digit of the S command; 8 is 1 Mbit/s.
+  SlcanBus(std::string path, int baud, char bitrate_code) : port_(std::move(path), baud), code_(bitrate_code) {}
+  ~SlcanBus() override { close(); }
+
+  void open() override;
+  void close() override;
+  std::string name() const override { return port_.name(); }
+  IoStatus send(const CanFrame& frame, Nanos deadline) override;
+  IoStatus receive(CanFrame& frame, Nanos deadline) override;
+  std::size_t discard_input() override;
+  std::uint64_t damaged() const override { return lines_.damaged() + lines_.refused(); }
+  bool low_latency() const override { return port_.low_latency(); }
+
+ private:
+  SerialPort port_;
+  const char code_;
+  slcan::LineStream lines_;
+};
+
+}  // namespace bridge

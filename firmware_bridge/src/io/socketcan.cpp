@@ -1,0 +1,106 @@
+#include "io/socketcan.hpp"
+
+#include <fcntl.h>
+#include <linux/can.h>
+#include <linux/can/error.h>
+#include <linux/can/raw.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace bridge {
+
+void SocketCanBus::open() {
+  close();
+  const int fd = socket(PF_CAN, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, CAN_RAW);
+  if (fd < 0) {
+    const int error = errno;
+    throw PortError(error, interface_ + ": " +
+                               (error == EAFNOSUPPORT ? "this kernel has no CAN; use slcan" : std::strerror(error)));
+  }
+  auto fail = [&](int error, const std::string& text) {
+    ::close(fd);
+    throw PortError(error, interface_ + ": " + text);
+  };
+  ifreq request{};
+  if (interface_.size() >= sizeof request.ifr_name) fail(ENODEV, "no such CAN interface");
+  std::memcpy(request.ifr_name, interface_.c_str(), interface_.size());
+  if (ioctl(fd, SIOCGIFINDEX, &request) != 0) fail(ENODEV, "no such CAN interface");
+  sockaddr_can address{};
+  address.can_family = AF_CAN;
+  address.can_ifindex = request.ifr_ifindex;
+  if (ioctl(fd, SIOCGIFFLAGS, &request) != 0) fail(errno, std::strerror(errno));
+  if (!(request.ifr_flags & IFF_UP)) fail(ENETDOWN, "the interface is down (ip link set up)");
+  const can_err_mask_t errors = CAN_ERR_BUSOFF | CAN_ERR_ACK | CAN_ERR_CRTL | CAN_ERR_TX_TIMEOUT;
+  setsockopt(fd, SOL_CAN_RAW, CAN_RAW_ERR_FILTER, &errors, sizeof errors);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fail(errno, std::strerror(errno));
+  fd_ = fd;
+}
+
+void SocketCanBus::close() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  fd_ = -1;
+}
+
+IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
+  can_frame raw{};
+  raw.can_id = frame.id | (frame.extended ? CAN_EFF_FLAG : 0) | (frame.remote ? CAN_RTR_FLAG : 0);
+  raw.can_dlc = frame.size;
+  std::memcpy(raw.data, frame.data.data(), frame.size);
+  for (;;) {
+    if (::write(fd_, &raw, sizeof raw) == sizeof raw) return IoStatus::ok;
+    if (errno == EINTR) continue;
+    if (errno == ENODEV || errno == ENXIO || errno == EBADF) return IoStatus::hung_up;
+    if (errno == ENETDOWN) return IoStatus::hung_up;
+    if (errno != EAGAIN && errno != ENOBUFS) return IoStatus::timeout;
+    // ENOBUFS: the interface's queue is full and poll does not tell when it is not.
+    if (errno == ENOBUFS) {
+      pollfd nothing{-1, 0, 0};
+      const timespec pause{0, 200'000};
+      ppoll(&nothing, 0, &pause, nullptr);
+      if (monotonic_now() > deadline) return IoStatus::timeout;
+      continue;
+    }
+    const IoStatus status = wait_for(fd_, POLLOUT, deadline);
+    if (status != IoStatus::ok) return status;
+  }
+}
+
+IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
+  for (;;) {
+    can_frame raw{};
+    const ssize_t count = ::read(fd_, &raw, sizeof raw);
+    if (count == sizeof raw) {
+      if (raw.can_id & CAN_ERR_FLAG) {
+        ++errors_;
+        continue;
+      }
+      frame = CanFrame{};
+      frame.extended = raw.can_id & CAN_EFF_FLAG;
+      frame.remote = raw.can_id & CAN_RTR_FLAG;
+      frame.id = raw.can_id & (frame.extended ? CAN_EFF_MASK : CAN_SFF_MASK);
+      frame.size = raw.can_dlc <= 8 ? raw.can_dlc : 8;
+      std::memcpy(frame.data.data(), raw.data, frame.size);
+      return IoStatus::ok;
+    }
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno != EAGAIN) return IoStatus::hung_up;
+    const IoStatus status = wait_for(fd_, POLLIN, deadline);
+    if (status != IoStatus::ok) return status;
+  }
+}
+
+std::size_t SocketCanBus::discard_input() {
+  std::size_t frames = 0;
+  can_frame raw{};
+  while (frames < 1000 && ::read(fd_, &raw, sizeof raw) == sizeof raw) ++frames;
+  return frames;
+}
+
+}  // namespace bridge

@@ -1,0 +1,28 @@
+// CAN through the kernel. The interface and its bitrate are the administrator's business (`ip link`).
+#pragma once
+
+#include "io/can.hpp"
+
+namespace bridge {
+
+class SocketCanBus final : public CanBus {
+ public:
+  explicit SocketCanBus(std::string interface) : interface_(std::move(interface)) {}
+  ~SocketCanBus() override { close(); }
+
+  // PortError: ENODEV (no such interface), ENETDOWN, EAFNOSUPPORT (kernel without CAN).
+  void open() override;
+  void close() override;
+  std::string name() const override { return interface_; }
+  IoStatus send(const CanFrame& frame, Nanos deadline) override;
+  IoStatus receive(CanFrame& frame, Nanos deadline) override;
+  std::size_t discard_input() override;
+  std::uint64_t damaged() const override { return errors_; }
+
+ private:
+  const std::string interface_;
+  int fd_ = -1;
+  std::uint64_t errors_ = 0;  // error frames: bus-off, no acknowledgement, ...
+};
+
+}  // namespace bridge

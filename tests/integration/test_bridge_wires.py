@@ -1,0 +1,135 @@
+"""The same hand behind its other wires: Modbus RTU, Modbus TCP, CAN through an slcan adapter."""
+
+import time
+
+import numpy as np
+import pytest
+
+from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
+from beingh0_edge.firmware_bridge import HANDS, Bridge, Safety, hand_spec, start_simulator
+from beingh0_edge.types import HandTrajectory
+
+WIRES = ("inspire_rh56_modbus", "inspire_rh56_tcp", "inspire_rh56_can")
+SPEC = hand_spec("inspire_rh56")
+HALF_CLOSED = 0.4 * SPEC.upper_rad
+REGISTER_STEP_RAD = 1.62e-3
+PATIENCE_S = 10.0
+TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5)
+
+
+def close_to(pose, seconds=0.5):
+    t = np.linspace(0.0, seconds, 16)
+    q = 0.5 * (1 - np.cos(np.pi * t / seconds))[:, None] * np.asarray(pose)
+    return HandTrajectory(t, q, SPEC.joint_names)
+
+
+def wait_for(condition, what):
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, f"timed out waiting for {what}"
+        time.sleep(0.005)
+
+
+def open_armed(name, port=None, **options):
+    hand = Bridge.open(name, port=port or f"sim:{name}", **options)
+    hand.arm()
+    return hand
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_the_hand_follows_and_reports_on_every_wire(name):
+    with open_armed(name) as hand:
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+        wait_for(lambda: np.abs(hand.state.q_rad - HALF_CLOSED).max() < 2 * REGISTER_STEP_RAD, "arrival")
+        wait_for(lambda: hand.state.temperature_c.min() > 20, "temperatures")
+        wait_for(lambda: hand.state.force_g.min() > 100, "forces")
+        wait_for(lambda: hand.state.current_a.min() > 0, "currents")
+        wait_for(lambda: (hand.state.status == 2).all(), "the status")
+        counts = hand.state.counts
+        assert counts["timeout"] == counts["refused"] == counts["implausible"] == 0
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_garbage_stops_first_on_every_wire(name):
+    with open_armed(name) as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+        bad = close_to(HALF_CLOSED)
+        bad.q_rad[3, 1] = np.nan
+        with pytest.raises(LimitError, match="not finite"):
+            hand.follow(bad)
+        assert (hand.state.state, hand.state.reason) == ("hold", "command_refused")
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_a_stuck_finger_is_named_and_can_be_reset_on_every_wire(name):
+    with start_simulator(f"sim:{name}") as simulator, open_armed(name, simulator.port) as hand:
+        simulator.command("set stuck=middle")
+        hand.follow(close_to(HALF_CLOSED, seconds=2.0))
+        with pytest.raises(HandFault, match="middle: stall"):
+            hand.wait(PATIENCE_S)
+        simulator.command("set stuck=")
+        hand.reset()
+        hand.arm()
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_unplugging_and_coming_back_on_every_wire(name):
+    with start_simulator(f"sim:{name}") as simulator, open_armed(name, simulator.port) as hand:
+        hand.follow(close_to(HALF_CLOSED, seconds=3.0))
+        simulator.command("unplug")
+        with pytest.raises(TransportError, match="lost"):
+            hand.wait(PATIENCE_S)
+        simulator.command("replug")
+        wait_for(lambda: hand.state.state == "idle", "the bridge to reconnect")
+        hand.arm()
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+
+
+NOISE = [(name, fault) for name in WIRES for fault in ("drop:0.08", "split:0.3", "wrong_id:0.08")]
+NOISE.append(("inspire_rh56_modbus", "corrupt:0.08"))  # TCP and CAN never deliver a flipped bit
+
+
+@pytest.mark.parametrize(("name", "fault"), NOISE)
+def test_a_noisy_wire_only_costs_cycles(name, fault):
+    with start_simulator(f"sim:{name}?seed=4") as simulator, open_armed(name, simulator.port,
+                                                                        safety=TOLERANT) as hand:
+        simulator.command(f"fault {fault}")
+        hand.follow(close_to(HALF_CLOSED), blocking=True)
+        assert hand.state.q_cmd_rad == pytest.approx(HALF_CLOSED, abs=REGISTER_STEP_RAD)
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_another_family_is_not_driven_on_any_wire(name):
+    with pytest.raises(HandError, match="map A"):
+        Bridge.open(name, port=f"sim:{name}?map=B")
+
+
+@pytest.mark.parametrize("name", ["inspire_rh56_modbus", "inspire_rh56_can"])
+def test_another_id_does_not_answer(name):
+    with pytest.raises(TransportTimeout, match="no answer"):
+        Bridge.open(name, port=f"sim:{name}?device_id=3")
+
+
+def test_what_cannot_be_reached_says_so():
+    for name, port, words in (
+        ("inspire_rh56_tcp", "127.0.0.1:1", "127.0.0.1:1: Connection refused"),
+        ("inspire_rh56_can", "can7", "can7: (no such CAN interface|this kernel has no CAN)"),
+        ("inspire_rh56_can", "slcan:/dev/ttyACM99", "ttyACM99: No such file"),
+    ):
+        with pytest.raises(TransportError, match=words):
+            Bridge.open(name, port=port)
+    with pytest.raises(ValueError, match="HOST:NUMBER"):
+        Bridge.open("inspire_rh56_tcp", port="192.168.11.210:x")
+
+
+def test_options_belong_to_the_hand_and_are_checked():
+    with pytest.raises(TypeError, match="unknown option 'byte_order' of inspire_rh56; known: speed, force_g, family"):
+        Bridge.open("inspire_rh56", port="sim:inspire_rh56", byte_order="low_first")
+    with pytest.raises(ValueError, match="byte_order: expected 'low_first' or 'high_first', got 'middle'"):
+        Bridge.open("inspire_rh56_modbus", port="sim:inspire_rh56_modbus", byte_order="middle")
+
+
+def test_every_row_of_the_table_has_a_simulated_hand_with_the_same_name():
+    for name in HANDS:
+        with Bridge.open(name, port=f"sim:{name}") as hand:
+            assert hand.state.state == "idle"
