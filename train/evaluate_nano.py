@@ -176,11 +176,12 @@ def is_nearest(ends_m: Array, case: Episode) -> bool:
     return int(away.argmin()) == case.target
 
 
-def measure(policy: Policy, row: Row, episodes: int, progress: Callable[[int], None]) -> Result:
+def measure(policy: Policy, row: Row, episodes: int, progress: Callable[[int], None],
+            baseline_scenes: int = BASELINE_SCENES) -> Result:
     """One row over `episodes` held-out scenes."""
     nearest, shuffled, reach = (np.zeros(episodes, bool) for _ in range(3))
     far, errors, relative, aligned, base = (np.zeros(episodes) for _ in range(5))
-    baseline = mean_motion(row)
+    baseline = mean_motion(row, baseline_scenes)
     for i, (scene, tasks) in zip(range(episodes), scenes_with(row, Split.HELD_OUT, SEED), strict=False):
         case = episode(row, scene, tasks, target=i % 3)
         ends, joints = predict(policy, row, case.observation)

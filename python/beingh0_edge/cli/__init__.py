@@ -22,17 +22,10 @@ _EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    from .app import CommandLineError, command
-
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = command().main(args=None if argv is None else list(argv), prog_name="beingh0",
-                                standalone_mode=False)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except CommandLineError as error:
-        return _fail(error.format_message())
+        return _run(argv)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # `beingh0 doctor | head`
@@ -49,6 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error) or type(error).__name__)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from .app import CommandLineError, command
+
+    try:
+        status = command().main(args=None if argv is None else list(argv), prog_name="beingh0",
+                                standalone_mode=False)
+    except CommandLineError as error:
+        return _fail(error.format_message())
+    sys.stdout.flush()
+    if status == INTERRUPTED:  # typer has seen Ctrl-C first
+        raise KeyboardInterrupt
+    return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int = FAILED) -> int:
