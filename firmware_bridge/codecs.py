@@ -13,6 +13,7 @@ import numpy.typing as npt
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
+from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_linkerhand import (
@@ -28,6 +29,7 @@ from beingh0_edge.firmware_bridge.codec_modbus import (
     ModbusTcpCodec,
 )
 from beingh0_edge.firmware_bridge.codec_rohand import RohandCodec, RohandSerialCodec
+from beingh0_edge.firmware_bridge.codec_slcan import SlcanCodec
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
     return wide.astype(dtype).tobytes()
 
 
-Codec = InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec | AbilityHandCodec | LinkerHandCodec
+Codec = (
+    InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec
+    | AbilityHandCodec | LinkerHandCodec
+    | BraincoCanCodec | BraincoCanFdCodec | SlcanCodec
+)
 
 CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "inspire_rh56": InspireRs485Codec,
@@ -120,6 +126,10 @@ CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "modbus_tcp": ModbusTcpCodec,
     "rohand": RohandCodec,
     "rohand_serial": RohandSerialCodec,
+    "brainco_revo2": BraincoCodec,
+    "brainco_revo2_can": BraincoCanCodec,
+    "brainco_revo2_canfd": BraincoCanFdCodec,
+    "slcan": SlcanCodec,
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
     "ability_hand": AbilityHandCodec,

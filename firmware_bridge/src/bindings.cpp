@@ -423,9 +423,11 @@ NB_MODULE(_bridge, m) {
   bridge::bind_controller(m);
   bridge::bind_loop(m);
   bridge::bind_inspire(m);
+  bridge::bind_brainco(m);
   bridge::bind_inspire_can(m);
   bridge::bind_modbus(m);
   bridge::bind_rohand(m);
+  bridge::bind_slcan(m);
   bridge::bind_dynamixel(m);
   bridge::bind_ability(m);
   bridge::bind_linkerhand(m);

@@ -6,9 +6,11 @@
 namespace bridge {
 
 void bind_inspire(nanobind::module_& m);
+void bind_brainco(nanobind::module_& m);
 void bind_inspire_can(nanobind::module_& m);
 void bind_modbus(nanobind::module_& m);
 void bind_rohand(nanobind::module_& m);
+void bind_slcan(nanobind::module_& m);
 void bind_dynamixel(nanobind::module_& m);
 void bind_ability(nanobind::module_& m);
 void bind_linkerhand(nanobind::module_& m);
