@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cmath>
+#include <vector>
 
 namespace py = pybind11;
 namespace rs = beingh0::raster;
@@ -58,10 +59,11 @@ void draw(py::array colour, py::array inverse_depth, const py::array& vertices, 
   const float* k = checked<float>("colours", colours, {vertices.shape(0), 3});
   const std::int32_t* f = faces_of(faces, vertices.shape(0));
   const rs::Pinhole camera = pinhole(intrinsics_px, colour);
-  const int count = static_cast<int>(faces.shape(0));
+  const rs::Mesh mesh{v, f, static_cast<int>(vertices.shape(0)), static_cast<int>(faces.shape(0))};
   near_plane(near_m);
   py::gil_scoped_release release;
-  rs::triangles(camera, v, k, f, count, near_m, c, d);
+  std::vector<rs::Projected> scratch(mesh.vertex_count);
+  rs::triangles(camera, mesh, k, near_m, scratch.data(), c, d);
 }
 
 void cover(py::array mask, const py::array& vertices, const py::array& faces, const std::array<float, 4>& intrinsics_px,
@@ -70,10 +72,11 @@ void cover(py::array mask, const py::array& vertices, const py::array& faces, co
   const float* v = finite("vertices", vertices, {kAny, 3});
   const std::int32_t* f = faces_of(faces, vertices.shape(0));
   const rs::Pinhole camera = pinhole(intrinsics_px, mask);
-  const int count = static_cast<int>(faces.shape(0));
+  const rs::Mesh mesh{v, f, static_cast<int>(vertices.shape(0)), static_cast<int>(faces.shape(0))};
   near_plane(near_m);
   py::gil_scoped_release release;
-  rs::coverage(camera, v, f, count, near_m, m);
+  std::vector<rs::Projected> scratch(mesh.vertex_count);
+  rs::coverage(camera, mesh, near_m, scratch.data(), m);
 }
 
 void fill_plane(py::array colour, const std::array<float, 4>& intrinsics_px, const Floats3& origin, const Floats3& u,
@@ -90,12 +93,30 @@ void fill_plane(py::array colour, const std::array<float, 4>& intrinsics_px, con
       if (!std::isfinite((*from)[i])) throw std::invalid_argument("plane: not finite");
       to[i] = (*from)[i];
     }
+  if (!(scale_per_m > 0 && std::isfinite(scale_per_m))) throw std::invalid_argument("scale_per_m: expected a positive number");
   p.scale_per_m = scale_per_m;
   p.texture = static_cast<rs::Texture>(texture);
   p.seed = seed;
   const rs::Pinhole camera = pinhole(intrinsics_px, colour);
   py::gil_scoped_release release;
   rs::plane(camera, p, c);
+}
+
+py::array_t<std::uint8_t> compose(const py::array& background, const py::array& shadow, float strength,
+                                  const py::array& colour, const py::array& inverse_depth, const py::array& grain) {
+  const float* b = checked<float>("background", background, {kAny, kAny, 3});
+  const py::ssize_t height = background.shape(0), width = background.shape(1);
+  const rs::Layers layers{b, checked<std::uint8_t>("shadow", shadow, {2 * height, 2 * width}), strength,
+                          checked<float>("colour", colour, {2 * height, 2 * width, 3}),
+                          checked<float>("inverse_depth", inverse_depth, {2 * height, 2 * width}),
+                          checked<float>("grain", grain, {height, width, 3})};
+  if (!(strength >= 0 && strength <= 1)) throw std::invalid_argument("strength: expected 0 to 1, got " + std::to_string(strength));
+  py::array_t<std::uint8_t> out({height, width, py::ssize_t{3}});
+  std::uint8_t* o = out.mutable_data();
+  py::gil_scoped_release release;
+  std::vector<float> scratch(2 * 3 * width);
+  rs::compose(layers, static_cast<int>(width), static_cast<int>(height), scratch.data(), o);
+  return out;
 }
 
 }  // namespace
@@ -110,4 +131,7 @@ void bind_raster(py::module_& m) {
         py::arg("v"), py::arg("normal"), py::arg("colour_a"), py::arg("colour_b"), py::arg("horizon"),
         py::arg("scale_per_m"), py::arg("texture"), py::arg("seed"),
         "Fills colour float32[H, W, 3] with a textured plane seen by the camera.");
+  m.def("raster_compose", &compose, py::arg("background"), py::arg("shadow"), py::arg("strength"), py::arg("colour"),
+        py::arg("inverse_depth"), py::arg("grain"),
+        "Averages what was drawn at twice the size over an enlarged background: uint8[H, W, 3].");
 }

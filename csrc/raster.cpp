@@ -8,39 +8,42 @@ namespace {
 
 struct Corner {
   float x, y, z;
-  float r, g, b;
+  float colour[3];
 };
 
 Corner mix(const Corner& a, const Corner& b, float t) noexcept {
-  return {a.x + (b.x - a.x) * t, a.y + (b.y - a.y) * t, a.z + (b.z - a.z) * t,
-          a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t};
+  const auto at = [t](float p, float q) { return p + (q - p) * t; };
+  return {at(a.x, b.x), at(a.y, b.y), at(a.z, b.z),
+          {at(a.colour[0], b.colour[0]), at(a.colour[1], b.colour[1]), at(a.colour[2], b.colour[2])}};
 }
 
-// One triangle in front of the near plane: visit(pixel index, 1/z, weights of the corners over z).
+Projected project(const Pinhole& camera, float x, float y, float z) noexcept {
+  const float inverse_z = 1 / z;
+  return {camera.fx * x * inverse_z + camera.cx, camera.fy * y * inverse_z + camera.cy, inverse_z};
+}
+
+// The pixels whose centres lie in a triangle: visit(pixel index, weight of each corner over its z).
 template <typename Visit>
-void scan(const Pinhole& camera, const Corner& a, const Corner& b, const Corner& c, Visit&& visit) noexcept {
-  const float iza = 1 / a.z, izb = 1 / b.z, izc = 1 / c.z;
-  const float ax = camera.fx * a.x * iza + camera.cx, ay = camera.fy * a.y * iza + camera.cy;
-  const float bx = camera.fx * b.x * izb + camera.cx, by = camera.fy * b.y * izb + camera.cy;
-  const float cx = camera.fx * c.x * izc + camera.cx, cy = camera.fy * c.y * izc + camera.cy;
-  const float area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
+void scan(const Pinhole& camera, const Projected& a, const Projected& b, const Projected& c, Visit&& visit) noexcept {
+  const float area = (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
   if (!(std::fabs(area) > 1e-12f)) return;
   const auto bound = [](float v, int limit) { return static_cast<int>(std::clamp(v, 0.f, static_cast<float>(limit))); };
-  const int x0 = bound(std::ceil(std::min({ax, bx, cx}) - 0.5f), camera.width);
-  const int x1 = bound(std::floor(std::max({ax, bx, cx}) - 0.5f) + 1, camera.width);
-  const int y0 = bound(std::ceil(std::min({ay, by, cy}) - 0.5f), camera.height);
-  const int y1 = bound(std::floor(std::max({ay, by, cy}) - 0.5f) + 1, camera.height);
+  const int x0 = bound(std::ceil(std::min({a.x, b.x, c.x}) - 0.5f), camera.width);
+  const int x1 = bound(std::floor(std::max({a.x, b.x, c.x}) - 0.5f) + 1, camera.width);
+  const int y0 = bound(std::ceil(std::min({a.y, b.y, c.y}) - 0.5f), camera.height);
+  const int y1 = bound(std::floor(std::max({a.y, b.y, c.y}) - 0.5f) + 1, camera.height);
+  if (x0 >= x1 || y0 >= y1) return;  // in a fine mesh many triangles lie between the centres
   const float inverse = 1 / area;
   // Edge functions are affine in the pixel: one value at the row's start, one step per pixel.
-  const float step_a = -(cy - by) * inverse, step_b = -(ay - cy) * inverse;
+  const float step_a = -(c.y - b.y) * inverse, step_b = -(a.y - c.y) * inverse;
   for (int y = y0; y < y1; ++y) {
     const float py = y + 0.5f, px = x0 + 0.5f;
-    float wa = ((cx - bx) * (py - by) - (cy - by) * (px - bx)) * inverse;
-    float wb = ((ax - cx) * (py - cy) - (ay - cy) * (px - cx)) * inverse;
+    float wa = ((c.x - b.x) * (py - b.y) - (c.y - b.y) * (px - b.x)) * inverse;
+    float wb = ((a.x - c.x) * (py - c.y) - (a.y - c.y) * (px - c.x)) * inverse;
     for (int x = x0; x < x1; ++x, wa += step_a, wb += step_b) {
       const float wc = 1 - wa - wb;
       if (wa < 0 || wb < 0 || wc < 0) continue;
-      visit(y * camera.width + x, wa * iza, wb * izb, wc * izc);
+      visit(y * camera.width + x, wa * a.inverse_z, wb * b.inverse_z, wc * c.inverse_z);
     }
   }
 }
@@ -58,22 +61,44 @@ void clip(const Corner (&corner)[3], float near_m, Draw&& draw) noexcept {
   for (int i = 2; i < count; ++i) draw(kept[0], kept[i - 1], kept[i]);
 }
 
-Corner corner_at(const float* vertices, const float* colours, std::int32_t i) noexcept {
-  const float* p = vertices + 3 * i;
-  if (colours == nullptr) return {p[0], p[1], p[2], 0, 0, 0};
-  const float* c = colours + 3 * i;
-  return {p[0], p[1], p[2], c[0], c[1], c[2]};
+// Every triangle in front of the near plane: draw(three projected corners, three pointers to their colours).
+template <typename Draw>
+void each(const Pinhole& camera, const Mesh& mesh, const float* colours, float near_m, Projected* scratch,
+          Draw&& draw) noexcept {
+  for (int v = 0; v < mesh.vertex_count; ++v) {
+    const float* p = mesh.vertices + 3 * v;
+    if (p[2] >= near_m) scratch[v] = project(camera, p[0], p[1], p[2]);
+  }
+  static constexpr float kNoColour[3] = {0, 0, 0};
+  const auto colour_of = [colours](std::int32_t v) { return colours == nullptr ? kNoColour : colours + 3 * v; };
+  for (int f = 0; f < mesh.face_count; ++f) {
+    const std::int32_t* v = mesh.faces + 3 * f;
+    const auto z = [&](int i) { return mesh.vertices[3 * v[i] + 2]; };
+    if (z(0) >= near_m && z(1) >= near_m && z(2) >= near_m) {
+      draw(scratch[v[0]], scratch[v[1]], scratch[v[2]], colour_of(v[0]), colour_of(v[1]), colour_of(v[2]));
+      continue;
+    }
+    Corner corners[3];
+    for (int i = 0; i < 3; ++i) {
+      const float *p = mesh.vertices + 3 * v[i], *c = colour_of(v[i]);
+      corners[i] = {p[0], p[1], p[2], {c[0], c[1], c[2]}};
+    }
+    clip(corners, near_m, [&](const Corner& a, const Corner& b, const Corner& c) {
+      draw(project(camera, a.x, a.y, a.z), project(camera, b.x, b.y, b.z), project(camera, c.x, c.y, c.z), a.colour,
+           b.colour, c.colour);
+    });
+  }
 }
 
 // Integer hash of a lattice point to [0, 1); constants from the xxHash finaliser family.
-float lattice(int x, int y, std::uint32_t seed) noexcept {
+inline float lattice(int x, int y, std::uint32_t seed) noexcept {
   std::uint32_t h = static_cast<std::uint32_t>(x) * 0x85ebca77u + static_cast<std::uint32_t>(y) * 0xc2b2ae3du + seed * 0x27d4eb2fu;
   h = (h ^ (h >> 15)) * 0x2c1b3c6du;
   h = (h ^ (h >> 12)) * 0x297a2d39u;
-  return static_cast<float>((h ^ (h >> 15)) >> 8) * (1.f / 16777216.f);
+  return static_cast<float>(static_cast<int>((h ^ (h >> 15)) >> 8)) * (1.f / 16777216.f);
 }
 
-float value_noise(float x, float y, std::uint32_t seed) noexcept {
+inline float value_noise(float x, float y, std::uint32_t seed) noexcept {
   const float fx = std::floor(x), fy = std::floor(y);
   const int ix = static_cast<int>(fx), iy = static_cast<int>(fy);
   float tx = x - fx, ty = y - fy;
@@ -84,74 +109,116 @@ float value_noise(float x, float y, std::uint32_t seed) noexcept {
   return top + (bottom - top) * ty;
 }
 
-float pattern(Texture texture, float a, float b, std::uint32_t seed) noexcept {
+constexpr int kRun = 64;  // pixels of a row at a time; loops over a run are free of branches, so that they vectorise
+
+// The texture's mix of its two colours at the points (a, b), in cells.
+void pattern(Texture texture, const float* a, const float* b, std::uint32_t seed, float* m) noexcept {
   switch (texture) {
-    case Texture::checker:
-      return static_cast<float>((static_cast<int>(std::floor(a)) + static_cast<int>(std::floor(b))) & 1);
-    case Texture::noise:
-      return 0.6f * value_noise(a, b, seed) + 0.4f * value_noise(3 * a, 3 * b, seed + 1);
-    case Texture::wood: {
-      const float rings = 0.5f + 0.5f * std::sin(6 * a + 5 * value_noise(0.7f * a, 0.2f * b, seed));
-      return 0.65f * rings + 0.35f * value_noise(9 * a, 0.9f * b, seed + 2);
-    }
     case Texture::plain:
-      break;
+      for (int i = 0; i < kRun; ++i) m[i] = 0.5f + 0.15f * (value_noise(4 * a[i], 4 * b[i], seed) - 0.5f);
+      return;
+    case Texture::checker:
+      for (int i = 0; i < kRun; ++i)
+        m[i] = static_cast<float>((static_cast<int>(std::floor(a[i])) + static_cast<int>(std::floor(b[i]))) & 1);
+      return;
+    case Texture::noise:
+      for (int i = 0; i < kRun; ++i) m[i] = 0.6f * value_noise(a[i], b[i], seed);
+      for (int i = 0; i < kRun; ++i) m[i] += 0.4f * value_noise(3 * a[i], 3 * b[i], seed + 1);
+      return;
+    case Texture::wood: {
+      float fibre[kRun];
+      for (int i = 0; i < kRun; ++i) m[i] = value_noise(0.7f * a[i], 0.2f * b[i], seed);
+      for (int i = 0; i < kRun; ++i) fibre[i] = value_noise(9 * a[i], 0.9f * b[i], seed + 2);
+      for (int i = 0; i < kRun; ++i) m[i] = 0.65f * (0.5f + 0.5f * std::sin(6 * a[i] + 5 * m[i])) + 0.35f * fibre[i];
+      return;
+    }
   }
-  return 0.5f + 0.15f * (value_noise(4 * a, 4 * b, seed) - 0.5f);
 }
 
 float dot(const float* a, const float* b) noexcept { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
+constexpr float kFarthest = 20;  // of the plane, in lengths of the ray (whose z is 1): metres of depth
+
 }  // namespace
 
-void triangles(const Pinhole& camera, const float* vertices, const float* colours, const std::int32_t* faces,
-               int face_count, float near_m, float* colour, float* inverse_depth) noexcept {
-  for (int f = 0; f < face_count; ++f) {
-    const std::int32_t* face = faces + 3 * f;
-    const Corner corners[3] = {corner_at(vertices, colours, face[0]), corner_at(vertices, colours, face[1]),
-                               corner_at(vertices, colours, face[2])};
-    clip(corners, near_m, [&](const Corner& a, const Corner& b, const Corner& c) {
-      scan(camera, a, b, c, [&](int pixel, float ka, float kb, float kc) {
-        const float inverse_z = ka + kb + kc;
-        if (inverse_z <= inverse_depth[pixel]) return;
-        inverse_depth[pixel] = inverse_z;
-        const float z = 1 / inverse_z;
-        float* out = colour + 3 * pixel;
-        out[0] = (ka * a.r + kb * b.r + kc * c.r) * z;
-        out[1] = (ka * a.g + kb * b.g + kc * c.g) * z;
-        out[2] = (ka * a.b + kb * b.b + kc * c.b) * z;
-      });
+void triangles(const Pinhole& camera, const Mesh& mesh, const float* colours, float near_m, Projected* scratch,
+               float* colour, float* inverse_depth) noexcept {
+  each(camera, mesh, colours, near_m, scratch, [&](const Projected& a, const Projected& b, const Projected& c,
+                                                   const float* ca, const float* cb, const float* cc) {
+    scan(camera, a, b, c, [&](int pixel, float ka, float kb, float kc) {
+      const float inverse_z = ka + kb + kc;
+      if (inverse_z <= inverse_depth[pixel]) return;
+      inverse_depth[pixel] = inverse_z;
+      const float z = 1 / inverse_z;
+      for (int i = 0; i < 3; ++i) colour[3 * pixel + i] = (ka * ca[i] + kb * cb[i] + kc * cc[i]) * z;
     });
-  }
+  });
 }
 
-void coverage(const Pinhole& camera, const float* vertices, const std::int32_t* faces, int face_count, float near_m,
-              std::uint8_t* mask) noexcept {
-  for (int f = 0; f < face_count; ++f) {
-    const std::int32_t* face = faces + 3 * f;
-    const Corner corners[3] = {corner_at(vertices, nullptr, face[0]), corner_at(vertices, nullptr, face[1]),
-                               corner_at(vertices, nullptr, face[2])};
-    clip(corners, near_m, [&](const Corner& a, const Corner& b, const Corner& c) {
-      scan(camera, a, b, c, [&](int pixel, float, float, float) { mask[pixel] = 1; });
-    });
-  }
+void coverage(const Pinhole& camera, const Mesh& mesh, float near_m, Projected* scratch, std::uint8_t* mask) noexcept {
+  each(camera, mesh, nullptr, near_m, scratch, [&](const Projected& a, const Projected& b, const Projected& c,
+                                                   const float*, const float*, const float*) {
+    scan(camera, a, b, c, [mask](int pixel, float, float, float) { mask[pixel] = 1; });
+  });
 }
 
 void plane(const Pinhole& camera, const Plane& p, float* colour) noexcept {
   const float distance = dot(p.origin, p.normal);
   for (int y = 0; y < camera.height; ++y) {
-    for (int x = 0; x < camera.width; ++x) {
-      float* out = colour + 3 * (y * camera.width + x);
-      const float ray[3] = {(x + 0.5f - camera.cx) / camera.fx, (y + 0.5f - camera.cy) / camera.fy, 1};
-      const float along = dot(ray, p.normal);
-      const float t = along != 0 ? distance / along : -1;
-      if (!(t > 0 && t < 20)) {
-        for (int c = 0; c < 3; ++c) out[c] = p.horizon[c];
-        continue;
+    const float ray_y = (y + 0.5f - camera.cy) / camera.fy;
+    for (int x0 = 0; x0 < camera.width; x0 += kRun) {
+      float a[kRun], b[kRun], m[kRun], seen[kRun];
+      for (int i = 0; i < kRun; ++i) {
+        const float ray[3] = {(x0 + i + 0.5f - camera.cx) / camera.fx, ray_y, 1};
+        const float t = distance / dot(ray, p.normal);
+        seen[i] = t > 0 && t < kFarthest ? 1.f : 0.f;  // false for a ray along the plane, too
+        const float along = seen[i] != 0 ? t : 0.f;
+        const float hit[3] = {along * ray[0] - p.origin[0], along * ray[1] - p.origin[1], along * ray[2] - p.origin[2]};
+        a[i] = dot(hit, p.u) * p.scale_per_m;
+        b[i] = dot(hit, p.v) * p.scale_per_m;
       }
-      const float hit[3] = {t * ray[0] - p.origin[0], t * ray[1] - p.origin[1], t * ray[2] - p.origin[2]};
-      const float m = pattern(p.texture, dot(hit, p.u) * p.scale_per_m, dot(hit, p.v) * p.scale_per_m, p.seed);
-      for (int c = 0; c < 3; ++c) out[c] = p.colour_a[c] + (p.colour_b[c] - p.colour_a[c]) * m;
+      pattern(p.texture, a, b, p.seed, m);
+      float* out = colour + 3 * (y * camera.width + x0);
+      for (int i = 0; i < std::min(kRun, camera.width - x0); ++i)
+        for (int c = 0; c < 3; ++c)
+          out[3 * i + c] = seen[i] != 0 ? p.colour_a[c] + (p.colour_b[c] - p.colour_a[c]) * m[i] : p.horizon[c];
+    }
+  }
+}
+
+void compose(const Layers& layers, int width, int height, float* scratch, std::uint8_t* out) noexcept {
+  const int row = 3 * width;
+  float light[256];  // a sample's share of its pixel, by shadow
+  for (int i = 0; i < 256; ++i) light[i] = 0.25f * (1 - layers.strength * (static_cast<float>(i) / 255));
+  for (int y = 0; y < height; ++y) {
+    // The two sample rows lie a quarter of a pixel above and below the middle of the pixel row, the columns likewise.
+    const float* here = layers.background + y * row;
+    const float* near[2] = {layers.background + std::max(y - 1, 0) * row,
+                            layers.background + std::min(y + 1, height - 1) * row};
+    for (int r = 0; r < 2; ++r)
+      for (int i = 0; i < row; ++i) scratch[r * row + i] = 0.75f * here[i] + 0.25f * near[r][i];
+    for (int x = 0; x < width; ++x) {
+      const int side[2] = {3 * std::max(x - 1, 0), 3 * std::min(x + 1, width - 1)};
+      float sum[3] = {0, 0, 0};
+      for (int r = 0; r < 2; ++r) {
+        const float* middle = scratch + r * row + 3 * x;
+        for (int s = 0; s < 2; ++s) {
+          const int sample = (2 * y + r) * 2 * width + 2 * x + s;
+          if (layers.inverse_depth[sample] > 0) {
+            for (int c = 0; c < 3; ++c) sum[c] += 0.25f * layers.colour[3 * sample + c];
+          } else {
+            const float* beside = scratch + r * row + side[s];
+            const float share = light[layers.shadow[sample]];
+            for (int c = 0; c < 3; ++c) sum[c] += share * (0.75f * middle[c] + 0.25f * beside[c]);
+          }
+        }
+      }
+      const int pixel = 3 * (y * width + x);
+      for (int c = 0; c < 3; ++c) {
+        const float value = sum[c] + layers.grain[pixel + c];
+        const float level = value > 0 ? std::min(value, 1.f) : 0.f;  // not a number is black, too
+        out[pixel + c] = static_cast<std::uint8_t>(level * 255 + 0.5f);
+      }
     }
   }
 }

@@ -1,4 +1,4 @@
-// Software rasteriser: triangles with a depth buffer, and a procedurally textured plane, through an exact pinhole.
+// Software rasteriser: triangles with a depth buffer, a procedurally textured plane, and how both become a picture.
 // Camera frame: x right, y down, z forward, metres. A pixel's centre is at (x + 0.5, y + 0.5). All functions are
 // noexcept and allocate nothing; buffers belong to the caller; the binding has checked shapes and index ranges.
 #pragma once
@@ -12,14 +12,24 @@ struct Pinhole {
   int width, height;
 };
 
+// A vertex on the screen; functions take scratch space for one per vertex.
+struct Projected {
+  float x, y, inverse_z;
+};
+
+struct Mesh {
+  const float* vertices;      // [vertex_count, 3]
+  const std::int32_t* faces;  // [face_count, 3]
+  int vertex_count, face_count;
+};
+
 // Draws into colour float[H, W, 3] wherever 1/z exceeds inverse_depth float[H, W] (start it at 0).
-//   vertices float[V, 3], colours float[V, 3] (already lit), faces int32[F, 3]; parts nearer than near_m are cut off.
-void triangles(const Pinhole& camera, const float* vertices, const float* colours, const std::int32_t* faces,
-               int face_count, float near_m, float* colour, float* inverse_depth) noexcept;
+//   colours float[V, 3], of the vertices, already lit; parts nearer than near_m are cut off.
+void triangles(const Pinhole& camera, const Mesh& mesh, const float* colours, float near_m, Projected* scratch,
+               float* colour, float* inverse_depth) noexcept;
 
 // Sets mask uint8[H, W] to 1 where any triangle covers the pixel's centre.
-void coverage(const Pinhole& camera, const float* vertices, const std::int32_t* faces, int face_count, float near_m,
-              std::uint8_t* mask) noexcept;
+void coverage(const Pinhole& camera, const Mesh& mesh, float near_m, Projected* scratch, std::uint8_t* mask) noexcept;
 
 enum class Texture : int { plain = 0, checker = 1, noise = 2, wood = 3 };
 
@@ -34,5 +44,17 @@ struct Plane {
 
 // Fills colour float[H, W, 3] with the plane as seen by the camera; does not touch depth.
 void plane(const Pinhole& camera, const Plane& plane, float* colour) noexcept;
+
+// Things drawn at twice the size, before a background, averaged to out uint8[H, W, 3]. Colours are in 0..1.
+//   background float[H, W, 3], enlarged bilinearly; shadow uint8[2H, 2W] takes up to `strength` of its light (at 255)
+//   colour float[2H, 2W, 3] stands before it where inverse_depth float[2H, 2W] > 0
+//   grain float[H, W, 3] is added last; scratch float[2, W, 3]
+struct Layers {
+  const float* background;
+  const std::uint8_t* shadow;
+  float strength;
+  const float *colour, *inverse_depth, *grain;
+};
+void compose(const Layers& layers, int width, int height, float* scratch, std::uint8_t* out) noexcept;
 
 }  // namespace beingh0::raster

@@ -161,6 +161,11 @@ def raster_plane(
 ) -> None:
     """Fills colour [H, W, 3] with a textured plane; texture 0 plain, 1 checker, 2 noise, 3 wood."""
 
+def raster_compose(
+    background: _F32, shadow: _U8, strength: float, colour: _F32, inverse_depth: _F32, grain: _F32
+) -> _U8:
+    """Averages things drawn at twice the size, before background [H, W, 3] with its shadow: uint8 [H, W, 3]."""
+
 # ---- retargeting ----
 
 class RetargetSolver:

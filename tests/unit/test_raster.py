@@ -9,6 +9,7 @@ K = (100.0, 100.0, 50.0, 50.0)
 FACE = np.array([[0, 1, 2]], np.int32)
 # A pixel belongs to a triangle by its centre, so an area is off by at most about half its outline.
 HALF_OUTLINE = 0.5
+HALF_LEVEL = 0.5001  # a picture is rounded to 8 bits, after sums in float32
 
 
 def blank(size: int = 100):
@@ -110,3 +111,59 @@ def test_bad_arguments_are_refused_by_name(change, message):
                  "faces": FACE, "intrinsics_px": K} | change
     with pytest.raises(ValueError, match=message):
         _kernels.raster_triangles(**arguments)
+
+
+def layers(height: int = 4, width: int = 5, value: float = 0.41) -> dict[str, np.ndarray]:
+    return {"background": np.full((height, width, 3), value, np.float32),
+            "shadow": np.zeros((2 * height, 2 * width), np.uint8),
+            "colour": np.zeros((2 * height, 2 * width, 3), np.float32),
+            "inverse_depth": np.zeros((2 * height, 2 * width), np.float32),
+            "grain": np.zeros((height, width, 3), np.float32)}
+
+
+def compose(parts: dict[str, np.ndarray], strength: float = 0.4) -> np.ndarray:
+    return _kernels.raster_compose(parts["background"], parts["shadow"], strength, parts["colour"],
+                                   parts["inverse_depth"], parts["grain"])
+
+
+def test_a_picture_of_nothing_is_its_background():
+    ramp = layers(width=8)
+    ramp["background"][:] = (np.linspace(0.1, 0.8, 8)[:, None] * [1, 0.5, 0.25])[None]
+    # Enlarging and averaging keeps a ramp, except at the border, where there is nothing beyond the picture.
+    np.testing.assert_allclose(compose(ramp)[:, 1:-1], 255 * ramp["background"][:, 1:-1], atol=HALF_LEVEL)
+    np.testing.assert_array_equal(compose(layers()), round(255 * 0.41))
+
+
+def test_a_shadow_takes_its_share_of_the_light_of_the_background_only():
+    parts = layers()
+    parts["shadow"][:] = 255
+    parts["inverse_depth"][:2, :2] = 1
+    parts["colour"][:2, :2] = 0.8
+    out = compose(parts, 0.4)
+    assert (out[0, 0] == round(255 * 0.8)).all()
+    assert (out[2:, 2:] == round(255 * 0.41 * 0.6)).all()
+
+
+def test_an_object_that_covers_one_sample_of_four_gives_a_quarter_of_its_colour():
+    parts = layers(value=0.0)
+    parts["inverse_depth"][3, 4] = 0.1
+    parts["colour"][3, 4] = [1.0, 0.4, 0.0]
+    out = compose(parts)
+    np.testing.assert_array_equal(out[1, 2], [round(255 / 4), round(255 * 0.4 / 4), 0])
+    out[1, 2] = 0
+    assert not out.any()
+
+
+def test_grain_is_added_and_the_sum_saturates():
+    parts = layers()
+    parts["grain"][0, :4, 0] = [0.2, 9.0, -9.0, np.nan]
+    np.testing.assert_array_equal(compose(parts)[0, :4, 0], [round(255 * 0.61), 255, 0, 0])
+
+
+def test_layers_of_other_sizes_are_refused():
+    parts = layers()
+    parts["shadow"] = parts["shadow"][1:]
+    with pytest.raises(ValueError, match=r"shadow: expected uint8\[8, 10\], got uint8\[7, 10\]"):
+        compose(parts)
+    with pytest.raises(ValueError, match="strength: expected 0 to 1"):
+        compose(layers(), 1.5)

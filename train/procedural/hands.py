@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beingh0_edge.hand_model import HandModel
+from beingh0_edge.overlay import vertex_normals
+from beingh0_edge.train.procedural.meshes import Mesh, joined
 from beingh0_edge.train.procedural.world import Array, Scene
 from beingh0_edge.types import Side
 
@@ -87,48 +89,38 @@ def orientation(side: Side, yaw: npt.ArrayLike, pitch: npt.ArrayLike, roll: npt.
     return rotation if side == "right" else MIRROR @ rotation @ MIRROR
 
 
-def hand_mesh(scene: Scene, pose: HandPose) -> list[tuple[Array, Array, npt.NDArray[np.int32], Array]]:
-    """Hand and forearm in the world: (vertices, normals, faces, albedo) each."""
+def hand_mesh(scene: Scene, pose: HandPose) -> Mesh:
+    """Hand, forearm and sleeve in the world."""
     hand = model(pose.side)
-    full = np.concatenate([np.zeros(3), pose.theta_rad])
-    local = np.asarray(hand.forward(full, scene.betas, vertices=True).vertices, np.float64)
-    vertices = local @ pose.rotation.T + pose.wrist_m
-    faces = np.ascontiguousarray(hand.faces, np.int32)
+    local = hand.forward(np.concatenate([np.zeros(3), pose.theta_rad]), scene.betas, vertices=True).vertices
+    vertices = np.asarray(local, np.float64) @ pose.rotation.T + pose.wrist_m
     skin = np.broadcast_to(np.array(scene.skin), vertices.shape)
-    return [(vertices, vertex_normals(vertices, faces), faces, skin), *_forearm(scene, pose)]
+    return joined([Mesh(vertices, vertex_normals(vertices, hand.faces), hand.faces, skin), _forearm(scene, pose)])
 
 
-def vertex_normals(vertices: Array, faces: npt.NDArray[np.int32]) -> Array:
-    """Area-weighted unit normals, float64[V, 3]."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    n = np.cross(b - a, c - a)
-    sums = [sum(np.bincount(faces[:, i], n[:, axis], len(vertices)) for i in range(3)) for axis in range(3)]
-    out = np.stack(sums, -1)
-    return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12))
+_AROUND = 14  # segments of the forearm
+_RINGS = np.array([  # distance behind the wrist, half width, half thickness (m); the last three are the sleeve's
+    [0.004, 0.0275, 0.0185], [0.05, 0.029, 0.0215], [0.075, 0.031, 0.024],
+    [0.075, 0.037, 0.031], [0.16, 0.043, 0.038], [0.34, 0.050, 0.046]])
 
 
-_RINGS = np.array([  # distance behind the wrist, half width, half thickness (m), sleeve
-    [0.004, 0.0275, 0.0185, 0], [0.05, 0.029, 0.0215, 0], [0.075, 0.031, 0.024, 0],
-    [0.075, 0.037, 0.031, 1], [0.16, 0.043, 0.038, 1], [0.34, 0.050, 0.046, 1]])
+@lru_cache(maxsize=1)
+def _tube() -> tuple[Array, npt.NDArray[np.int32]]:
+    """Forearm and sleeve in the frame of a right wrist: vertices less the middle of their ring, and faces."""
+    angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
+    around = np.stack([np.zeros(_AROUND), np.sin(angle), np.cos(angle)], -1)
+    offsets = (around * _RINGS[:, None, [0, 2, 1]]).reshape(-1, 3)
+    i = np.arange(_AROUND)
+    j = (i + 1) % _AROUND
+    quads = np.concatenate([np.stack([i, j, _AROUND + i], -1), np.stack([j, _AROUND + j, _AROUND + i], -1)])
+    faces = np.concatenate([quads + _AROUND * ring for ring in (0, 1, 3, 4)])
+    return offsets, faces.astype(np.int32)
 
 
-def _forearm(scene: Scene, pose: HandPose) -> list[tuple[Array, Array, npt.NDArray[np.int32], Array]]:
-    angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-    back = pose.rotation @ (np.array([1.0, 0, 0]) if pose.side == "right" else np.array([-1.0, 0, 0]))
-    # The arm comes from the elbow: lower than the hand's own axis when the hand points down.
-    across, thick = pose.rotation[:, 2], pose.rotation[:, 1]
-    rings = [pose.wrist_m + d * back + w * np.cos(angle)[:, None] * across + t * np.sin(angle)[:, None] * thick
-             for d, w, t, _ in _RINGS]
-    i = np.arange(14)
-    j = (i + 1) % 14
-    quads = np.concatenate([np.stack([i, j, 14 + i], -1), np.stack([j, 14 + j, 14 + i], -1)])
-    out = []
-    for sleeve, colour in ((0, scene.skin), (1, scene.sleeve)):
-        use = [r for r, row in zip(rings, _RINGS, strict=True) if row[3] == sleeve]
-        vertices = np.concatenate(use)
-        faces = np.concatenate([quads + 14 * n for n in range(len(use) - 1)]).astype(np.int32)
-        centre = np.repeat([r.mean(0) for r in use], 14, 0)
-        normals = vertices - centre
-        normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
-        out.append((vertices, normals, faces, np.broadcast_to(np.array(colour), vertices.shape)))
-    return out
+def _forearm(scene: Scene, pose: HandPose) -> Mesh:
+    offsets, faces = _tube()
+    turned = offsets @ pose.rotation.T
+    back = pose.rotation[:, 0] if pose.side == "right" else -pose.rotation[:, 0]
+    vertices = pose.wrist_m + np.repeat(_RINGS[:, :1] * back, _AROUND, 0) + turned
+    normals = turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    return Mesh(vertices, normals, faces, np.repeat(np.array([scene.skin, scene.sleeve]), 3 * _AROUND, 0))
