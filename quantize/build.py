@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 import beingh0_edge
 from beingh0_edge.bundle import (
     FORMAT,
     MANIFEST,
     REVISION,
     Bundle,
-    HandModelSpec,
     Manifest,
     PreprocessSpec,
     RobotSpec,
@@ -31,6 +28,7 @@ from beingh0_edge.tokens import Vocabulary
 from beingh0_edge.types import SIDES
 
 from .checkpoint import Checkpoint, Progress, robot_spec
+from .hand_files import write_hands
 from .motion_folder import write_motion
 from .quant_types import QUANTS
 from .vocabulary import find_tokens
@@ -38,14 +36,6 @@ from .vocabulary import find_tokens
 log = logging.getLogger(__name__)
 
 OFFICIAL_MAX_SECONDS = 10
-# The shape of the two hands in the published inference script (format notes: docs/bundle.md).
-OFFICIAL_BETAS = {
-    "left": (1.1270238, -0.25079092, -2.2111652, 4.350904, -2.3538678, 3.7198792, 0.80536413, 0.9086072,
-             -0.41488478, 1.8571062),
-    "right": (0.50233305, -1.332463, -5.994158, -1.2552336, 2.1817644, -5.384019, -2.189624, 2.3371675,
-              -4.9490705, -2.3550193),
-}
-SYNTHETIC_LABEL = "synthetic, not MANO"
 
 
 def build_bundle(
@@ -62,7 +52,8 @@ def build_bundle(
     vision, motion     how the weights of vision tower and motion tokenizer are stored; computed in float32
     tokenizer_folders  motion tokenizer folders in id order (wrist, finger); default: motion/wrist and
                        motion/finger of the checkpoint, if it has them
-    hands              side -> hand model .npz; default: the packaged synthetic hands
+    hands              side -> hand model (.npz, or MANO_LEFT/RIGHT.pkl); default: the packaged synthetic
+    hands
     overrides          glob of GGUF tensor names -> type
     overwrite          replace a bundle that is already there
     progress           called with (bytes done, bytes in all, what)
@@ -137,7 +128,7 @@ def _write(source: Path, work: Path, choices: _Choices, progress: Progress | Non
     robot = robot_spec(config.robot) if config.robot else None
     if robot:
         _write_robot(checkpoint, work, robot)
-    hand_models = _write_hands(choices.hands, edge, work)
+    hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
 
     camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
     raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
@@ -173,11 +164,14 @@ def _try_out(bundle: Bundle) -> None:
     from beingh0_edge.hand_model import HandModel
     from beingh0_edge.motion_tokenizer import MotionTokenizer
 
+    hands = bundle.manifest.hands
     if bundle.manifest.motion:
         MotionTokenizer.load(bundle.root)
+    if len(hands) == 2:  # also says in the log if the left shape basis is not mirrored
+        HandModel.load_pair(*(bundle.path(hands[side].file) for side in SIDES))
     for side in SIDES:
-        if side in bundle.manifest.hands:
-            HandModel.load(bundle.path(bundle.manifest.hands[side].file), side)
+        if side in hands:
+            HandModel.load(bundle.path(hands[side].file), side)
 
 
 def _require(*packages: str) -> None:
@@ -220,32 +214,3 @@ def _write_robot(checkpoint: Checkpoint, work: Path, robot: RobotSpec) -> None:
 
     hidden = checkpoint.config.language.hidden
     save_file({name: checkpoint.tensor(name) for name in robot.tensor_shapes(hidden)}, str(work / robot.file))
-
-
-def _write_hands(hands: Mapping[str, str | Path] | None, edge: dict[str, Any],
-                 work: Path) -> dict[str, HandModelSpec]:
-    if hands is None:
-        assets = Path(beingh0_edge.__file__).parent / "assets" / "hands"
-        hands = {side: path for side in SIDES if (path := assets / f"synthetic_{side}.npz").is_file()}
-    written: dict[str, HandModelSpec] = {}
-    for side, given in hands.items():
-        if side not in SIDES:
-            raise ValueError(f"hands: expected 'left' and 'right', got {side!r}")
-        path = Path(given)
-        if not path.is_file():
-            raise BundleError(f"{path}: no such hand model", str(path))
-        label = _hand_label(path)
-        synthetic = label == SYNTHETIC_LABEL
-        betas = edge.get("betas", {}).get(side, (0.0,) * 10 if synthetic else OFFICIAL_BETAS[side])
-        (work / "hands").mkdir(exist_ok=True)
-        shutil.copyfile(path, work / "hands" / f"{side}.npz")
-        written[side] = HandModelSpec(f"hands/{side}.npz", tuple(float(b) for b in betas), label)
-    return written
-
-
-def _hand_label(path: Path) -> str:
-    try:
-        with np.load(path, allow_pickle=False) as model:
-            return str(model["label"]) if "label" in model else f"from {path.name}"
-    except (ValueError, OSError, EOFError) as error:
-        raise BundleError(f"{path}: not a hand model .npz ({error})", str(path)) from error

@@ -1,6 +1,7 @@
 """Checkpoint to bundle: layouts, what goes in, what is refused, and that nothing is left half-written."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import tiny_bundle
 import torch
 from safetensors.numpy import load_file, save_file
 
-from beingh0_edge import Bundle
+import beingh0_edge
+from beingh0_edge import Bundle, HandModel
 from beingh0_edge.backbone import Backbone
 from beingh0_edge.errors import BundleError
+from beingh0_edge.hand_model import SHAPES
 from beingh0_edge.quantize import build_bundle
 from beingh0_edge.quantize.checkpoint import EMBEDDING, HEAD
 from beingh0_edge.quantize.quant_types import QUANTS
@@ -233,6 +236,26 @@ def test_a_hand_model_that_is_none_is_named(tiny_checkpoint: Path, tmp_path: Pat
         build_bundle(tiny_checkpoint, tmp_path / "bundle", hands={"left": tmp_path / "hand.npz"})
     with pytest.raises(BundleError, match="no such hand model"):
         build_bundle(tiny_checkpoint, tmp_path / "bundle", hands={"left": tmp_path / "none.npz"})
+
+
+def test_a_mano_pickle_becomes_an_npz_with_the_published_shape(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A stand-in with MANO's keys; real files and their odd classes are tested with the unpickler."""
+    synthetic = Path(beingh0_edge.__file__).parent / "assets" / "hands" / "synthetic_right.npz"
+    with np.load(synthetic) as arrays:
+        (tmp_path / "MANO_RIGHT.pkl").write_bytes(pickle.dumps({k: arrays[k] for k in SHAPES}, protocol=2))
+    bundle = build_bundle(tiny_checkpoint, tmp_path / "bundle", hands={"right": tmp_path / "MANO_RIGHT.pkl"})
+    hand = bundle.manifest.hands["right"]
+    assert "MANO" in hand.label
+    assert hand.betas[0] == 0.50233305
+    pose = np.zeros(48, np.float32)
+    np.testing.assert_array_equal(HandModel.load(bundle.path(hand.file)).forward(pose).joints,
+                                  HandModel.load(synthetic).forward(pose).joints)
+
+
+def test_a_malicious_hand_is_refused_by_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(BundleError, match=r"refused to load os\.system"):
+        build_bundle(tiny_checkpoint, tmp_path / "bundle", hands={"right": tmp_path / "evil.pkl"})
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(tiny_checkpoint: Path, tmp_path: Path) -> None:
