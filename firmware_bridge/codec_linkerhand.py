@@ -50,7 +50,7 @@ class LinkerVersion(NamedTuple):
 
     joints: int
     mechanical: int
-    index: int
+    number: int
     side: str  # "left" or "right"
     software: str
     hardware: str
@@ -73,8 +73,8 @@ class LinkerReply:
         if self.message != "version" or len(self.values) != 7 or self.values[3] not in b"LR":
             raise PacketError(f"linkerhand: expected a version of 7 values with L or R, got {self.message} "
                               f"{bytes(self.values).hex(' ')}", "linkerhand")
-        joints, mechanical, index, side, software, hardware, flag = self.values
-        return LinkerVersion(joints, mechanical, index, "left" if side == ord("L") else "right",
+        joints, mechanical, number, side, software, hardware, flag = self.values
+        return LinkerVersion(joints, mechanical, number, "left" if side == ord("L") else "right",
                              f"{software >> 4}.{software & 15}", f"{hardware >> 4}.{hardware & 15}", flag)
 
     @property

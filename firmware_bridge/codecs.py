@@ -14,6 +14,7 @@ from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
+from beingh0_edge.firmware_bridge.codec_allegro import AllegroV4Codec, AllegroV5Codec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_linkerhand import (
@@ -113,7 +114,7 @@ def _pack(values: Sequence[int], dtype: str) -> bytes:
 
 Codec = (
     InspireRs485Codec | InspireCanCodec | ModbusRtuCodec | RohandSerialCodec | DynamixelCodec
-    | AbilityHandCodec | LinkerHandCodec
+    | AbilityHandCodec | LinkerHandCodec | AllegroV4Codec | AllegroV5Codec
     | BraincoCanCodec | BraincoCanFdCodec | SlcanCodec
 )
 
@@ -133,6 +134,8 @@ CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType({
     "dynamixel": DynamixelCodec,
     "leap": LeapCodec,
     "ability_hand": AbilityHandCodec,
+    "allegro_v4": AllegroV4Codec,
+    "allegro_v5": AllegroV5Codec,
     "linkerhand_o6": partial(LinkerHandCodec, "o6"),
     "linkerhand_l6": partial(LinkerHandCodec, "l6"),
     "linkerhand_l7": partial(LinkerHandCodec, "l7"),

@@ -431,4 +431,5 @@ NB_MODULE(_bridge, m) {
   bridge::bind_dynamixel(m);
   bridge::bind_ability(m);
   bridge::bind_linkerhand(m);
+  bridge::bind_allegro(m);
 }

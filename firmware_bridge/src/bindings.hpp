@@ -14,5 +14,6 @@ void bind_slcan(nanobind::module_& m);
 void bind_dynamixel(nanobind::module_& m);
 void bind_ability(nanobind::module_& m);
 void bind_linkerhand(nanobind::module_& m);
+void bind_allegro(nanobind::module_& m);
 
 }  // namespace bridge
