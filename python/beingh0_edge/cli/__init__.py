@@ -45,15 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    from .app import CommandLineError, command
+    from .app import Aborted, CommandLineError, command
 
     try:
         status = command().main(args=None if argv is None else list(argv), prog_name="beingh0",
                                 standalone_mode=False)
     except CommandLineError as error:
         return _fail(error.format_message())
+    except Aborted:  # typer's word for Ctrl-C; newer versions return 130
+        status = INTERRUPTED
     sys.stdout.flush()
-    if status == INTERRUPTED:  # typer has seen Ctrl-C first
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 

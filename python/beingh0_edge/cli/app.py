@@ -9,6 +9,7 @@ import typer
 
 # typer wraps, or in newer versions contains, click; both call the base of all usage errors by this name
 CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+Aborted = typer.Abort
 
 OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(

@@ -50,4 +50,4 @@ def run_infer(request: Request, out: Path) -> str:
                                  seed=request.seed)
         motion.save(stage)
         draw_motion(stage, policy, observation, motion)
-    return f"{timing_table(motion)}   milliseconds\nwritten to {out}"
+    return f"milliseconds\n{timing_table(motion)}\nwritten to {out}"
