@@ -52,7 +52,8 @@ def write_hands(hands: Mapping[str, str | Path] | None, betas: Mapping[str, Any]
             shutil.copyfile(path, target)
         else:
             label = MANO_LABEL
-            np.savez_compressed(target, **safe_pickle.load_mano(path, hand_model.SHAPES))
+            arrays: dict[str, Any] = safe_pickle.load_mano(path, hand_model.SHAPES)
+            np.savez_compressed(target, **arrays)
         shape = betas.get(side, (0.0,) * 10 if label == SYNTHETIC_LABEL else OFFICIAL_BETAS[side])
         written[side] = HandModelSpec(f"hands/{side}.npz", tuple(float(b) for b in shape), label)
     return written

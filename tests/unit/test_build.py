@@ -58,9 +58,15 @@ def test_a_full_layout_carries_the_text_tokenizer(tiny_checkpoint: Path, tmp_pat
     assert model.tokenize(text.encode(), add_bos=False, special=True) == expected
 
 
+@pytest.fixture(scope="module")
+def exact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
+    folder = tmp_path_factory.mktemp("exact") / "bundle"
+    return logits_of(build_bundle(tiny_checkpoint, folder, quant="F32", vision="fp32"))
+
+
 @pytest.mark.parametrize("quant", QUANTS)
-def test_every_quant_opens_and_scores_near_the_original(tiny_checkpoint: Path, tmp_path: Path, quant: str) -> None:
-    exact = logits_of(build_bundle(tiny_checkpoint, tmp_path / "exact", quant="F32", vision="fp32"))
+def test_every_quant_opens_and_scores_near_the_original(tiny_checkpoint: Path, tmp_path: Path, quant: str,
+                                                        exact: dict[int, np.ndarray]) -> None:
     other = logits_of(build_bundle(tiny_checkpoint, tmp_path / "other", quant=quant))
     a, b = (np.stack([scores[token] for token in exact]) for scores in (exact, other))
     cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
