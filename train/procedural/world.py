@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import dist
 from typing import Any
 
 import numpy as np
@@ -231,24 +232,27 @@ def _table(rng: np.random.Generator) -> Table:
     return Table(texture, _rgb(base), _rgb(other), float(scale), float(rng.uniform(0, np.pi)), int(rng.integers(2**31)))
 
 
+_RING = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], -1)
+
+
 def outline(thing: Thing) -> Array:
     """Points that bound a thing, world, float64[16, 3]."""
-    angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    r = thing.radius_m * (2**0.5 if thing.kind == "box" else 1)
-    ring = np.stack([thing.xy_m[0] + r * np.cos(angle), thing.xy_m[1] + r * np.sin(angle)], -1)
-    return np.concatenate([np.c_[ring, np.zeros(8)], np.c_[ring, np.full(8, thing.height_m)]])
+    points = np.zeros((2, 8, 3))
+    points[:, :, :2] = np.array(thing.xy_m) + thing.radius_m * (2**0.5 if thing.kind == "box" else 1) * _RING
+    points[1, :, 2] = thing.height_m
+    return points.reshape(16, 3)
 
 
 def _fits(scene: Scene) -> bool:
+    for hand in scene.hands:
+        palm = float(hand.palm_m[0]), float(hand.palm_m[1])
+        if any(dist(thing.xy_m, palm) < HAND_GAP_M for thing in scene.objects):
+            return False
     points = scene.to_camera(np.concatenate([outline(t) for t in scene.objects]))
     for camera, margin in ((CANONICAL_CAMERA, MARGIN_PX), (scene.raw_camera, 0)):
         uv = project(camera, points)
         if (uv < margin).any() or (uv > np.array([camera.width, camera.height]) - margin).any():
             return False
-    for hand in scene.hands:
-        for thing in scene.objects:
-            if np.linalg.norm(np.array(thing.xy_m) - hand.palm_m[:2]) < HAND_GAP_M:
-                return False
     # No object's centre hides behind a nearer one: compare directions from the eye.
     centres = scene.to_camera(np.stack([t.centre_m for t in scene.objects]))
     uv = project(CANONICAL_CAMERA, centres)
