@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,9 +183,10 @@ def _read(path: Path) -> dict[str, ArrayLike]:
     if path.suffix != ".npz":
         return safe_pickle.load_mano(path, SHAPES)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy forgets to close a damaged file that it opened itself
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name in SHAPES}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         message = f"{path}: not a readable .npz without pickled objects ({error})"
         raise BundleError(message, str(path)) from error
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, ClassVar, NamedTuple, NoReturn, cast
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
              "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1",
              "ByteStorage": "|u1", "BoolStorage": "|b1"}
-PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
                 ImportError, OverflowError, MemoryError, RecursionError)
 
 
@@ -155,6 +155,8 @@ class _TorchUnpickler(RestrictedUnpickler):
 
 # ---- MANO ----
 
+# Even numpy's own objects are not let near the file: their unpickling is C code that trusts its input.
+
 
 class _State:
     """Holds what a chumpy or scipy object was pickled with; has no behaviour."""
@@ -182,96 +184,132 @@ class _Select(_State):
     """chumpy.reordering.Select: elements `idxs` of another variable."""
 
 
-class _Sparse(_State):
+class _Columns(_State):
     """scipy.sparse matrix of compressed columns."""
 
 
-class _SparseRows(_State):
+class _Rows(_State):
     """scipy.sparse matrix of compressed rows."""
 
 
+class _DType:
+    """numpy.dtype of a plain number."""
+
+    def __init__(self, code: Any, *_options: Any) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    def value(self) -> np.dtype[Any]:
+        if not (isinstance(self.code, str) and self.code in _NUMBERS and self.order in ("<", ">", "|", "=")):
+            raise ValueError(f"array of {self.code!r}")
+        return np.dtype(self.code).newbyteorder(self.order)
+
+
+class _Array:
+    """numpy.ndarray: shape, dtype, order and bytes."""
+
+    def __init__(self, shape: Any = (), dtype: Any = None, fortran: bool = False, data: Any = b"") -> None:
+        self.parts = (shape, dtype, fortran, data)
+
+    def __setstate__(self, state: Any) -> None:
+        _version, *parts = state
+        self.parts = tuple(parts)
+
+    def value(self) -> Array:
+        shape, dtype, fortran, data = self.parts
+        if isinstance(data, str):  # Python 2's str
+            data = data.encode("latin1")
+        if not (isinstance(dtype, _DType) and isinstance(data, (bytes, bytearray))):
+            raise ValueError("array of objects")
+        if not (isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)):
+            raise ValueError(f"array of shape {shape!r}")
+        array = np.frombuffer(data, dtype.value()).reshape(shape, order="F" if fortran else "C")
+        return array.astype(array.dtype.newbyteorder("="), order="C")
+
+
+_NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+
+
 def _array_of(value: Any) -> Array:
-    if isinstance(value, _Select):
-        source = _array_of(value.get("a"))
-        picked = source.ravel()[np.asarray(value.get("idxs"), np.int64)]
-        return picked.reshape(value.values.get("preferred_shape", picked.shape))
+    if isinstance(value, _Array):
+        return value.value()
     if isinstance(value, _Variable):
         return _array_of(value.get("x"))
-    if isinstance(value, _Sparse | _SparseRows):
-        return _dense(value, by_column=isinstance(value, _Sparse))
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"expected numbers, got {array.dtype} ({type(value).__name__})")
-    return array
+    if isinstance(value, _Select):
+        source, indices = _array_of(value.get("a")), _array_of(value.get("idxs"))
+        picked = source.ravel()[indices.astype(np.int64)]
+        return picked.reshape(value.values.get("preferred_shape", picked.shape))
+    if isinstance(value, (_Columns, _Rows)):
+        return _dense(value, by_column=isinstance(value, _Columns))
+    if isinstance(value, (bool, int, float, list, tuple)):
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            return array
+    raise ValueError(f"expected numbers, got {type(value).__name__}")
 
 
 def _dense(matrix: _State, *, by_column: bool) -> Array:
     rows, columns = (int(n) for n in matrix.get("_shape", "shape"))
-    data, indices, starts = (np.asarray(matrix.get(name)) for name in ("data", "indices", "indptr"))
+    data, indices, starts = (_array_of(matrix.get(name)) for name in ("data", "indices", "indptr"))
     lines, across = (columns, rows) if by_column else (rows, columns)
-    if starts.shape != (lines + 1,) or starts[0] != 0 or starts[-1] != data.size or indices.shape != data.shape:
+    if not 0 <= lines * across <= _LARGEST_DENSE:
+        raise ValueError(f"sparse matrix of {rows} x {columns}")
+    ends_fit = starts.shape == (lines + 1,) and starts[0] == 0 and starts[-1] == data.size
+    if not ends_fit or indices.shape != data.shape or data.ndim != 1:
         raise ValueError("sparse matrix with inconsistent indices")
     out = np.zeros((lines, across), data.dtype)
     np.add.at(out, (np.repeat(np.arange(lines), np.diff(starts)), indices), data)
     return out.T if by_column else out
 
 
-def _refuse(*_args: Any) -> NoReturn:
-    raise ValueError("object of an unexpected kind")
-
-
-def _reconstruct(kind: Any, shape: tuple[int, ...], typecode: Any) -> Array:
-    if kind is not np.ndarray:
-        _refuse()
-    return np.ndarray.__new__(np.ndarray, shape, typecode)
+_LARGEST_DENSE = 1 << 24  # elements; MANO's regressor has 16 x 778
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """_codecs.encode, by which Python 2 protocols carry bytes."""
-    return text.encode(encoding)
+    """_codecs.encode, by which old protocols carry bytes."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes encoded as {encoding}")
+    return text.encode("latin1")
 
 
-def _rebuild_object(kind: Any, base: Any, _state: Any) -> _State:
-    """copyreg._reconstructor for the stand-ins above."""
-    if not (isinstance(kind, type) and issubclass(kind, _State) and base is object):
-        _refuse()
-    built: _State = kind()
-    return built
+def _reconstruct(*_args: Any) -> _Array:
+    return _Array()
 
 
-def _new_object(kind: Any, *_args: Any) -> _State:
+def _scalar(dtype: Any, data: Any) -> _Array:
+    return _Array((), dtype, False, data)
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    """numpy's _frombuffer, by which protocol 5 carries arrays."""
+    return _Array(shape, dtype, order == "F", data)
+
+
+def _rebuild(kind: Any, *_args: Any) -> _State:
+    """copyreg's _reconstructor and __newobj__ for the stand-ins above."""
     if not (isinstance(kind, type) and issubclass(kind, _State)):
-        _refuse()
+        raise ValueError("object of an unexpected kind")
     built: _State = kind()
     return built
-
-
-def _numpy_scalar() -> Callable[..., Any]:
-    function: Any = np.float64(0).__reduce__()[0]  # its module moved between numpy 1 and 2
-    return cast("Callable[..., Any]", function)
 
 
 def _mano_names() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encode,
-        ("copy_reg", "_reconstructor"): _rebuild_object,
-        ("copyreg", "_reconstructor"): _rebuild_object,
-        ("copyreg", "__newobj__"): _new_object,
-        ("copy_reg", "__newobj__"): _new_object,
+        ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _DType, ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): OrderedDict,
-        ("chumpy.ch", "Ch"): _Variable,
-        ("chumpy.reordering", "Select"): _Select,
-    }
+        ("chumpy.ch", "Ch"): _Variable, ("chumpy.reordering", "Select"): _Select}
+    for module in ("copyreg", "copy_reg"):
+        names |= {(module, "_reconstructor"): _rebuild, (module, "__newobj__"): _rebuild}
     for module in ("__builtin__", "builtins"):
         names |= {(module, "object"): object, (module, "set"): set, (module, "slice"): slice}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names |= {(module, "_reconstruct"): _reconstruct, (module, "scalar"): _numpy_scalar()}
-    for module in ("scipy.sparse", "scipy.sparse.csc", "scipy.sparse._csc"):
-        names[module, "csc_matrix"] = _Sparse
-    for module in ("scipy.sparse", "scipy.sparse.csr", "scipy.sparse._csr"):
-        names[module, "csr_matrix"] = _SparseRows
+    for package in ("numpy.core.", "numpy._core."):
+        names |= {(f"{package}multiarray", "_reconstruct"): _reconstruct, (f"{package}multiarray", "scalar"): _scalar,
+                  (f"{package}numeric", "_frombuffer"): _from_buffer}
+    for name, kind in (("csc", _Columns), ("csr", _Rows)):
+        for module in ("scipy.sparse", f"scipy.sparse.{name}", f"scipy.sparse._{name}"):
+            names[module, f"{name}_matrix"] = kind
     return names
 
 

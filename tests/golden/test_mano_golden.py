@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beingh0_edge import HandModel
+from beingh0_edge import HandModel, rotations
 
 GOLDEN = dict(np.load(Path(__file__).parent / "data" / "mano" / "golden.npz"))
 # Metres; all sides compute in float32 with coordinates below 1 m.
@@ -14,7 +14,8 @@ CASES = [(side, flat, pca) for side in ("right", "left") for flat in (0, 1) for 
 
 
 def pose_of(side: str, pca: int) -> np.ndarray:
-    return np.concatenate([GOLDEN[f"{side}_global_orient"], GOLDEN[f"{side}_{'pca_coeffs' if pca else 'hand_pose'}"]], -1)
+    fingers = GOLDEN[f"{side}_{'pca_coeffs' if pca else 'hand_pose'}"]
+    return np.concatenate([GOLDEN[f"{side}_global_orient"], fingers], -1)
 
 
 def error_m(actual: np.ndarray | None, name: str) -> float:
@@ -52,8 +53,6 @@ def test_keypoints_are_those_of_manotorch(
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("relative", [0, 1])
 def test_the_official_wrapper_is_reproduced(side: str, relative: int, golden_hands: dict[str, HandModel]) -> None:
-    from beingh0_edge import rotations
-
     prefix = f"wrapper_rel{relative}_{side}"
     fingers = rotations.axis_angle_to_matrix(GOLDEN[f"{prefix}_theta"].reshape(-1, 15, 3))
     pose = np.concatenate([GOLDEN[f"{prefix}_rot"][:, None], fingers], 1)

@@ -94,7 +94,8 @@ def test_motion_becomes_the_official_part_features(feature: str) -> None:
     kind = features.FEATURE_SETS[feature]
     merged = features.merge_features(
         GOLDEN["m2v_rot_in"], GOLDEN["m2v_trans_in"], GOLDEN["m2v_theta_in"], parts_of(feature, "wrist", "finger"),
-        betas=GOLDEN["m2v_beta_in"] if kind.betas else None, joints_m=GOLDEN["m2v_joints_in"] if kind.keypoints else None)
+        betas=GOLDEN["m2v_beta_in"] if kind.betas else None,
+        joints_m=GOLDEN["m2v_joints_in"] if kind.keypoints else None)
     wrist = GOLDEN[f"m2v_{feature}_wrist"].shape[-1]
     assert error(merged[:, :wrist], f"m2v_{feature}_wrist") < TOLERANCE
     assert error(merged[:, wrist:], f"m2v_{feature}_finger") < TOLERANCE

@@ -1,0 +1,150 @@
+"""The kinematics kernel itself: agreement with numpy, invariances, strict arguments, threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy_reference as reference
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from beingh0_edge import _kernels, rotations
+from beingh0_edge.hand_model import PARENTS, TIP_VERTICES, HandModel
+
+# Metres; float32 with coordinates below 0.5 m, skinning sums up to 16 terms.
+TOLERANCE_M = 1e-6
+
+
+def random_hand(seed: int = 0) -> dict[str, np.ndarray]:
+    """MANO's shapes with random contents; every vertex follows up to three joints."""
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((778, 16))
+    for v in range(778):
+        joints = rng.choice(16, rng.integers(1, 4), replace=False)
+        weights[v, joints] = rng.dirichlet(np.ones(len(joints)))
+    regressor = rng.random((16, 778)) * (rng.random((16, 778)) < 0.05)
+    return {
+        "v_template": rng.uniform(-0.1, 0.1, (778, 3)), "shapedirs": rng.normal(0, 0.003, (778, 3, 10)),
+        "posedirs": rng.normal(0, 0.001, (778, 3, 135)), "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "weights": weights, "kintree_table": np.array([[2**32 - 1, *PARENTS[1:]], range(16)]),
+        "f": rng.integers(0, 778, (1538, 3)), "hands_components": rng.normal(0, 0.3, (45, 45)),
+        "hands_mean": rng.normal(0, 0.2, 45)}
+
+
+ARRAYS = random_hand()
+HAND = HandModel(ARRAYS)
+poses = npst.arrays(np.float32, (48,), elements=st.floats(-2, 2, width=32))
+
+
+def forward(pose: np.ndarray, betas: np.ndarray | None = None, tips: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    pose = np.asarray(pose, np.float32).reshape(-1, 16, 3)
+    betas = np.zeros(10, np.float32) if betas is None else np.asarray(betas, np.float32)
+    keypoints, mesh = HAND._kernel.forward(pose, betas, None, None, False, tips, True)
+    assert mesh is not None
+    return keypoints, mesh
+
+
+@pytest.mark.parametrize("tips", ["manotorch", "smplx"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 20])
+def test_keypoints_and_mesh_agree_with_numpy(count: int, tips: str) -> None:
+    rng = np.random.default_rng(count)
+    pose, betas = rng.normal(0, 0.8, (count, 48)), rng.normal(0, 2, (count, 10))
+    keypoints, mesh = forward(pose, betas, list(TIP_VERTICES).index(tips))
+    for i in range(count):
+        expected, expected_mesh = reference.hand(
+            ARRAYS, reference.axis_angle_to_matrix(pose[i].reshape(16, 3)), betas[i], TIP_VERTICES[tips]["right"])
+        assert np.abs(keypoints[i] - expected).max() < TOLERANCE_M
+        assert np.abs(mesh[i] - expected_mesh).max() < TOLERANCE_M
+
+
+def test_a_hand_moves_the_same_alone_and_among_others() -> None:
+    rng = np.random.default_rng(1)
+    pose = rng.normal(0, 0.8, (19, 48))
+    keypoints, mesh = forward(pose, np.ones(10))
+    for i in range(len(pose)):
+        alone, alone_mesh = forward(pose[i], np.ones(10))
+        assert np.array_equal(alone[0], keypoints[i])
+        assert np.array_equal(alone_mesh[0], mesh[i])
+
+
+def test_betas_for_all_and_per_hand_agree() -> None:
+    rng = np.random.default_rng(2)
+    pose, betas = rng.normal(0, 0.8, (5, 48)), rng.normal(0, 2, 10)
+    shared, own = forward(pose, betas), forward(pose, np.tile(betas, (5, 1)))
+    assert np.abs(shared[0] - own[0]).max() < TOLERANCE_M
+    assert np.abs(shared[1] - own[1]).max() < TOLERANCE_M
+
+
+def test_the_kept_shape_follows_the_betas() -> None:
+    pose, betas = np.zeros(48), np.full(10, 2.0)
+    before = forward(pose)[1]
+    assert np.abs(forward(pose, betas)[1] - before).max() > 1e-3
+    assert np.array_equal(forward(pose)[1], before)
+
+
+@settings(max_examples=30)
+@given(poses, npst.arrays(np.float32, 3, elements=st.floats(-3, 3, width=32)))
+def test_turning_the_wrist_turns_the_whole_hand(pose: np.ndarray, turn: np.ndarray) -> None:
+    extra = rotations.axis_angle_to_matrix(turn)
+    matrices = rotations.axis_angle_to_matrix(pose.reshape(16, 3))
+    before = HAND.forward_rotmats(matrices, vertices=True)
+    matrices[0] = extra @ matrices[0]
+    after = HAND.forward_rotmats(matrices, vertices=True)
+    assert before.vertices is not None
+    assert after.vertices is not None
+    assert np.abs(after.joints - before.joints @ extra.T).max() < 2 * TOLERANCE_M
+    assert np.abs(after.vertices - before.vertices @ extra.T).max() < 2 * TOLERANCE_M
+
+
+@settings(max_examples=30)
+@given(poses, npst.arrays(np.float32, 3, elements=st.floats(-2, 2, width=32)))
+def test_translation_moves_every_point_by_the_same(pose: np.ndarray, trans: np.ndarray) -> None:
+    for center in (True, False):
+        still, moved = HAND.forward(pose, center=center), HAND.forward(pose, trans=trans, center=center)
+        assert np.abs(moved.joints - still.joints - trans).max() < TOLERANCE_M
+
+
+@settings(max_examples=30)
+@given(poses)
+def test_bones_keep_their_length(pose: np.ndarray) -> None:
+    chain = [(i, i + 1) for start in (1, 5, 9, 13, 17) for i in (start, start + 1)]  # within fingers, without tips
+    joints, rest = HAND.forward(pose).joints, HAND.forward(np.zeros(48)).joints
+    for a, b in chain:
+        assert abs(np.linalg.norm(joints[a] - joints[b]) - np.linalg.norm(rest[a] - rest[b])) < TOLERANCE_M
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    rng = np.random.default_rng(3)
+    pose = rng.normal(0, 0.8, (16, 48))
+    betas = rng.normal(0, 2, (4, 10))
+    expected = {i: forward(pose, betas[i])[1] for i in range(4)}
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda i: (i % 4, forward(pose, betas[i % 4])[1]), range(60)))
+    assert all(np.array_equal(mesh, expected[i]) for i, mesh in results)
+
+
+@pytest.mark.parametrize(("name", "wrong", "message"), [
+    ("pose", np.zeros((1, 16, 3)), r"pose: expected float32\[N, 16, 3\], got float64\[1, 16, 3\]"),
+    ("pose", np.zeros((1, 15, 3), np.float32), r"pose: expected float32\[N, 16, 3\], got float32\[1, 15, 3\]"),
+    ("pose", np.zeros((2, 16, 3), np.float32)[:, ::-1], "not C-contiguous"),
+    ("betas", np.zeros((2, 10), np.float32), r"betas: expected float32\[1, 10\], got float32\[2, 10\]"),
+    ("trans", np.zeros((2, 3), np.float32), r"trans: expected float32\[1, 3\], got float32\[2, 3\]"),
+    ("mean_pose", np.zeros(45, np.float32), r"mean_pose: expected float32\[15, 3\], got float32\[45\]"),
+    ("tips", 2, "tips: expected 0 or 1, got 2")])
+def test_the_kernel_says_what_it_expected_and_got(name: str, wrong: object, message: str) -> None:
+    arguments = {"pose": np.zeros((1, 16, 3), np.float32), "betas": np.zeros(10, np.float32), "trans": None,
+                 "mean_pose": None, "center": True, "tips": 0, "vertices": False}
+    with pytest.raises(ValueError, match=message):
+        HAND._kernel.forward(**(arguments | {name: wrong}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("parents", "tips", "message"), [
+    ([-1, *range(15)], np.full((2, 5), 778), "tips: expected vertices in"),
+    ([-1, 1, *range(14)], np.zeros((2, 5)), "parents: expected -1, then each in"),
+    ([0, *range(15)], np.zeros((2, 5)), "parents: expected -1, then each in")])
+def test_indices_outside_the_model_are_refused(parents: list[int], tips: np.ndarray, message: str) -> None:
+    single = {name: ARRAYS[name].astype(np.float32) for name in ("v_template", "shapedirs", "posedirs", "weights")}
+    with pytest.raises(ValueError, match=message):
+        _kernels.HandModel(j_regressor=ARRAYS["J_regressor"].astype(np.float32),
+                           parents=np.array(parents, np.int32), tips=tips.astype(np.int32), **single)
