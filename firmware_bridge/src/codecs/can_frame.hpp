@@ -8,8 +8,9 @@
 namespace bridge {
 
 struct CanFrame {
-  std::uint32_t id = 0;  // without flag bits
-  bool remote = false;   // a request without data (RTR)
+  std::uint32_t id = 0;   // without flag bits
+  bool extended = false;  // a 29-bit id
+  bool remote = false;    // a request without data (RTR)
   std::uint8_t size = 0;
   std::array<std::uint8_t, 8> data{};
 };

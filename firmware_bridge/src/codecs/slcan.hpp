@@ -5,9 +5,11 @@
 //   adapters answer commands with CR (ok), BEL (error), and sent frames with z or Z and CR
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 
-#include "io/can.hpp"
+#include "codecs/can_frame.hpp"
 
 namespace bridge::slcan {
 

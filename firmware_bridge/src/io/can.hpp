@@ -1,19 +1,10 @@
 // A CAN bus, whatever carries it.
 #pragma once
 
-#include <array>
-
+#include "codecs/can_frame.hpp"
 #include "io/stream.hpp"
 
 namespace bridge {
-
-struct CanFrame {
-  std::uint32_t id = 0;
-  bool extended = false;
-  bool remote = false;
-  std::uint8_t size = 0;
-  std::array<std::uint8_t, 8> data{};
-};
 
 class CanBus {
  public:

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "codecs/slcan.hpp"
+#include "io/can.hpp"
 #include "io/serial.hpp"
 
 namespace bridge {
