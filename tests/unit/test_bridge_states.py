@@ -348,7 +348,7 @@ def apply(world, kind, value):
         world.pose = np.array(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(EVENTS, min_size=5, max_size=60))
 def test_no_sequence_of_events_breaks_the_promises(events):
     world = World()
