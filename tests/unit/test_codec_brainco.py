@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import codec
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 POSITIONS = [100, 200, 300, 400, 500, 1000]
 EXAMPLE_1 = "7F 10 04 2E 00 03 06 14 0A 28 1E 64 32 63 37"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import codec
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 STICK_WRITE = "AA AA 01 80 73 05 F4 01 FF FF FF FF FF FF 08 00 01 00 F1 55 55"
 STICK_WRITE_REPLY = "AA AA 01 80 73 05 08 00 00 00 00 00 00 00 01 00 01 00 03 55 55"

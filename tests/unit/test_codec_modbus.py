@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from beingh0_edge.errors import HandFault, PacketError
 from beingh0_edge.firmware_bridge import _bridge, codec
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 INSPIRE_READ_ANGLES = "01 03 06 0A 00 06 E5 42"
 INSPIRE_READ_ANGLES_REPLY = "01 03 0C 03 E8 03 E8 03 E8 03 E8 03 E8 00 00 7C 93"

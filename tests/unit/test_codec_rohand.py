@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import codec
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 CUSTOM_SET = "55 AA 02 01 50 12" + "10 27 FF" * 6 + "41"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import codec
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=100, deadline=None)
 
 
 def test_commands_are_single_letters_and_a_return():
