@@ -13,8 +13,8 @@ import numpy.typing as npt
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
-from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
 from beingh0_edge.firmware_bridge.codec_allegro import AllegroV4Codec, AllegroV5Codec
+from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_linkerhand import (
