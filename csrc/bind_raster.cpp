@@ -79,6 +79,20 @@ void cover(py::array mask, const py::array& vertices, const py::array& faces, co
   rs::coverage(camera, mesh, near_m, scratch.data(), m);
 }
 
+py::array_t<std::uint8_t> soften(const py::array& mask, int radius) {
+  const std::uint8_t* m = checked<std::uint8_t>("mask", mask, {kAny, kAny});
+  if (radius < 0 || radius > 4096) throw std::invalid_argument("radius: expected 0 to 4096, got " + std::to_string(radius));
+  const int height = static_cast<int>(mask.shape(0)), width = static_cast<int>(mask.shape(1));
+  py::array_t<std::uint8_t> out({mask.shape(0), mask.shape(1)});
+  std::uint8_t* o = out.mutable_data();
+  py::gil_scoped_release release;
+  for (int i = 0; i < width * height; ++i)
+    if (m[i] > 1) throw std::invalid_argument("mask: expected 0 or 1, got " + std::to_string(m[i]));
+  std::vector<std::int32_t> scratch(width);
+  rs::soften(m, width, height, radius, scratch.data(), o);
+  return out;
+}
+
 void fill_plane(py::array colour, const std::array<float, 4>& intrinsics_px, const Floats3& origin, const Floats3& u,
                 const Floats3& v, const Floats3& normal, const Floats3& colour_a, const Floats3& colour_b,
                 const Floats3& horizon, float scale_per_m, int texture, std::uint32_t seed) {
@@ -127,6 +141,8 @@ void bind_raster(py::module_& m) {
         "Draws lit triangles (camera frame, metres) into colour float32[H, W, 3] and inverse_depth float32[H, W].");
   m.def("raster_coverage", &cover, py::arg("mask"), py::arg("vertices"), py::arg("faces"), py::arg("intrinsics_px"),
         py::arg("near_m") = 0.02f, "Sets mask uint8[H, W] to 1 where a triangle covers the pixel's centre.");
+  m.def("raster_soften", &soften, py::arg("mask"), py::arg("radius"),
+        "Mean of mask uint8[H, W] (0 or 1) around each pixel, as uint8[H, W] in 0..255.");
   m.def("raster_plane", &fill_plane, py::arg("colour"), py::arg("intrinsics_px"), py::arg("origin"), py::arg("u"),
         py::arg("v"), py::arg("normal"), py::arg("colour_a"), py::arg("colour_b"), py::arg("horizon"),
         py::arg("scale_per_m"), py::arg("texture"), py::arg("seed"),

@@ -162,6 +162,32 @@ void coverage(const Pinhole& camera, const Mesh& mesh, float near_m, Projected* 
   });
 }
 
+void soften(const std::uint8_t* mask, int width, int height, int radius, std::int32_t* scratch, std::uint8_t* out) noexcept {
+  const auto mirrored = [](int i, int n) {
+    while (i < 0 || i >= n) i = n == 1 ? 0 : (i < 0 ? -i : 2 * (n - 1) - i);
+    return i;
+  };
+  const int side = 2 * radius + 1;
+  const float scale = 255.f / (static_cast<float>(side) * static_cast<float>(side));
+  const auto add_row = [&](int y, int sign) {
+    const std::uint8_t* row = mask + mirrored(y, height) * width;
+    for (int x = 0; x < width; ++x) scratch[x] += sign * row[x];
+  };
+  std::fill(scratch, scratch + width, 0);
+  for (int y = -radius; y < radius; ++y) add_row(y, 1);
+  for (int y = 0; y < height; ++y) {
+    add_row(y + radius, 1);  // scratch: sums of the columns over the window's rows
+    std::int32_t sum = 0;
+    for (int x = -radius; x < radius; ++x) sum += scratch[mirrored(x, width)];
+    for (int x = 0; x < width; ++x) {
+      sum += x + radius < width ? scratch[x + radius] : scratch[mirrored(x + radius, width)];
+      out[y * width + x] = static_cast<std::uint8_t>(scale * static_cast<float>(sum) + 0.5f);
+      sum -= x >= radius ? scratch[x - radius] : scratch[mirrored(x - radius, width)];
+    }
+    add_row(y - radius, -1);
+  }
+}
+
 void plane(const Pinhole& camera, const Plane& p, float* colour) noexcept {
   const float distance = dot(p.origin, p.normal);
   for (int y = 0; y < camera.height; ++y) {

@@ -31,6 +31,10 @@ void triangles(const Pinhole& camera, const Mesh& mesh, const float* colours, fl
 // Sets mask uint8[H, W] to 1 where any triangle covers the pixel's centre.
 void coverage(const Pinhole& camera, const Mesh& mesh, float near_m, Projected* scratch, std::uint8_t* mask) noexcept;
 
+// Mean of the mask around each pixel, 0..255, over (2 radius + 1)^2 pixels: soft edges for shadows. Beyond the border
+// the mask goes on as mirrored at its outermost pixels. mask (0 or 1) and out uint8[H, W]; scratch int32[W].
+void soften(const std::uint8_t* mask, int width, int height, int radius, std::int32_t* scratch, std::uint8_t* out) noexcept;
+
 enum class Texture : int { plain = 0, checker = 1, noise = 2, wood = 3 };
 
 struct Plane {

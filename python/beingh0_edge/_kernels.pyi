@@ -145,6 +145,9 @@ def raster_coverage(
 ) -> None:
     """Sets mask [H, W] to 1 where a triangle covers the pixel's centre."""
 
+def raster_soften(mask: _U8, radius: int) -> _U8:
+    """Mean of mask [H, W] (0 or 1) over (2 radius + 1)^2 pixels around each, 0..255."""
+
 def raster_plane(
     colour: _F32,
     intrinsics_px: _Camera,

@@ -167,3 +167,23 @@ def test_layers_of_other_sizes_are_refused():
         compose(parts)
     with pytest.raises(ValueError, match="strength: expected 0 to 1"):
         compose(layers(), 1.5)
+
+
+@pytest.mark.parametrize(("shape", "radius"), [((9, 13), 2), ((40, 31), 5), ((3, 4), 6), ((1, 7), 1), ((5, 5), 0)])
+def test_soft_edges_are_the_mean_of_the_window_with_mirrored_borders(shape, radius):
+    mask = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8)
+    padded = mask.astype(float)
+    for axis in range(2):  # numpy mirrors only once per call
+        index = np.arange(-radius, shape[axis] + radius)
+        period = max(2 * (shape[axis] - 1), 1)
+        index = np.abs((index + shape[axis] - 1) % period - (shape[axis] - 1)) if shape[axis] > 1 else 0 * index
+        padded = np.take(padded, index, axis)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1, 2 * radius + 1))
+    np.testing.assert_allclose(_kernels.raster_soften(mask, radius), 255 * windows.mean((2, 3)), atol=HALF_LEVEL)
+
+
+def test_a_mask_holds_only_zero_and_one():
+    with pytest.raises(ValueError, match="mask: expected 0 or 1, got 255"):
+        _kernels.raster_soften(np.full((2, 2), 255, np.uint8), 1)
+    with pytest.raises(ValueError, match="radius"):
+        _kernels.raster_soften(np.zeros((2, 2), np.uint8), -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -47,8 +46,7 @@ def _render(scene: Scene, poses: list[HandPose], camera: Camera, width: int, hei
     shadow = np.zeros((2 * height, 2 * width), np.uint8)
     ground = meshes.vertices - meshes.vertices[:, 2:] / scene.light_dir[2] * scene.light_dir
     _kernels.raster_coverage(shadow, _f32(scene.to_camera(ground)), meshes.faces, k)
-    blur = max(3, round(0.012 * k[0] / 0.55) | 1)
-    shadow = np.asarray(cv2.blur(255 * shadow, (blur, blur)), np.uint8)
+    shadow = _kernels.raster_soften(shadow, max(3, round(0.012 * k[0] / 0.55) | 1) // 2)
 
     colour, depth = np.zeros((*shadow.shape, 3), np.float32), np.zeros(shadow.shape, np.float32)
     lambert = np.clip(meshes.normals @ scene.light_dir, 0, None)[:, None]
