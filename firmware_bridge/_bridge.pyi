@@ -20,6 +20,7 @@ class Limits:
 class Safety:
     hold_after_s: float
     freeze_after_s: float
+    release_after_s: float
     feedback_stale_s: float
     consecutive_errors: int
     error_rate: float
@@ -100,6 +101,19 @@ def open_inspire(
     trust_family: bool,
     high_byte_first: bool,
     echoes: bool,
+    limits: Limits,
+    safety: Safety,
+    realtime_priority: int,
+) -> Loop: ...
+def open_leap(
+    port: str,
+    baud: int,
+    rate_hz: float,
+    reply_timeout_s: float,
+    current_ma: int,
+    p_gain: int,
+    d_gain: int,
+    fast_read: bool,
     limits: Limits,
     safety: Safety,
     realtime_priority: int,

@@ -278,6 +278,11 @@ class Bridge:
                              name, recent, code)
         if state == "estop":
             return HandError(f"{name}: {what}: e-stop is latched; reset() and arm()", name, recent)
+        if verdict == "outside_range":
+            far = [joint for joint, q, low, high in zip(self.spec.joint_names, snapshot["q_rad"], self.spec.lower_rad,
+                                                        self.spec.upper_rad, strict=True) if not low <= q <= high]
+            return LimitError(f"{name}: {what}: {', '.join(far)} outside the joint's range; move it by hand", name,
+                              recent)
         if verdict == "needs_rearm":
             return HandError(f"{name}: {what}: the hand holds ({reason}) and the pause or the way to the new "
                              "trajectory is too long to go on by itself; arm() first", name, recent)

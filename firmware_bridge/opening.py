@@ -26,6 +26,13 @@ class Connection:
 def open_loop(spec: HandSpec, to: Connection, options: dict[str, OptionValue], limits: _bridge.Limits,
               safety: _bridge.Safety) -> _bridge.Loop:
     """Connects and starts. Raises ValueError, OSError, _bridge.NoReply, _bridge.WrongHand."""
+    if spec.wire == "dynamixel":
+        return _bridge.open_leap(
+            port=to.port, baud=to.baud, rate_hz=to.rate_hz, reply_timeout_s=to.reply_timeout_s,
+            current_ma=int(options["current_ma"] or 0), p_gain=int(options["p_gain"] or 0),
+            d_gain=int(options["d_gain"] or 0), fast_read=bool(options["fast_read"]), limits=limits, safety=safety,
+            realtime_priority=to.realtime_priority,
+        )
     wire, port, baud = _where(spec.wire, to.port, to.baud)
     return _bridge.open_inspire(
         wire=wire, port=port, baud=baud, device_id=to.device_id, rate_hz=to.rate_hz,

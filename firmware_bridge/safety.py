@@ -13,6 +13,8 @@ class Safety:
 
     hold_after_s        no newer trajectory for this long after the last one ended: state hold, pose kept
     freeze_after_s      still none: the measured pose becomes the target, and moving again needs arm()
+    release_after_s     frozen for as long as this after the last trajectory: hands that can take the force out of
+                        their joints, which drops what they hold; None: never
     feedback_stale_s    no valid pose from the hand for this long: freeze
     consecutive_errors  failed transactions in a row: fault
     error_rate          share of transactions failed within the last second: fault
@@ -25,6 +27,7 @@ class Safety:
 
     hold_after_s: float = 0.15
     freeze_after_s: float = 2.0
+    release_after_s: float | None = None
     feedback_stale_s: float = 0.1
     consecutive_errors: int = 5
     error_rate: float = 0.2
@@ -37,6 +40,7 @@ class Safety:
     _BOUNDS = {  # noqa: RUF012  (a constant of the class, not a field)
         "hold_after_s": (0.02, 1.0),
         "freeze_after_s": (0.02, 30.0),
+        "release_after_s": (0.1, 3600.0),
         "feedback_stale_s": (0.02, 0.5),
         "consecutive_errors": (1, 20),
         "error_rate": (0.01, 0.5),
@@ -51,6 +55,8 @@ class Safety:
         for field in fields(self):
             low, high = self._BOUNDS[field.name]
             value = getattr(self, field.name)
+            if value is None and field.name == "release_after_s":
+                continue
             if not low <= value <= high:
                 raise ValueError(f"Safety.{field.name}: expected {low:g} to {high:g}, got {value!r}")
         if self.freeze_after_s < self.hold_after_s:
@@ -60,7 +66,8 @@ class Safety:
     def native(self) -> _bridge.Safety:
         native = _bridge.Safety()
         for field in fields(self):
-            if field.name != "ignored_error_bits":
+            if field.name not in ("ignored_error_bits", "release_after_s"):
                 setattr(native, field.name, getattr(self, field.name))
+        native.release_after_s = -1.0 if self.release_after_s is None else self.release_after_s
         native.fault_mask = 0xFFFFFFFF & ~self.ignored_error_bits
         return native

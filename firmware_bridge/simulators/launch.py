@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from urllib.parse import parse_qsl
 
 from beingh0_edge.errors import TransportError
+from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
 from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
 from beingh0_edge.firmware_bridge.simulators.inspire_wires import ModbusRtu, ModbusTcp, PrivateFrame, Slcan
@@ -51,6 +52,7 @@ SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
     "inspire_rh56_modbus": Simulator(lambda options: ModbusRtu(InspireRh56(options)), PtyServer, 115200),
     "inspire_rh56_tcp": Simulator(lambda options: ModbusTcp(InspireRh56(options)), TcpServer, 0),
     "inspire_rh56_can": Simulator(lambda options: Slcan(InspireRh56(options)), PtyServer, 0, "slcan:"),
+    "leap": Simulator(LeapHand, PtyServer, 4_000_000),
 })
 
 

@@ -7,6 +7,7 @@
 #include "bindings.hpp"
 #include "core/controller.hpp"
 #include "drivers/inspire_driver.hpp"
+#include "drivers/leap_driver.hpp"
 #include "io/serial.hpp"
 #include "io/slcan_bus.hpp"
 #include "io/socketcan.hpp"
@@ -63,7 +64,7 @@ const char* name(State state) {
 
 const char* name(Reason reason) {
   constexpr const char* names[] = {
-      "none",         "stop_requested", "command_refused", "command_stale",    "command_frozen",
+      "none",         "stop_requested", "command_refused", "command_stale",    "command_frozen",   "released",
       "feedback_stale", "transaction_errors", "error_rate", "hand_error",      "over_temperature",
       "over_current", "conversion_range", "link_lost",     "estop_requested"};
   return names[static_cast<int>(reason)];
@@ -71,7 +72,8 @@ const char* name(Reason reason) {
 
 const char* name(Verdict verdict) {
   constexpr const char* names[] = {"accepted",      "not_armed",         "needs_rearm",        "latched",
-                                   "not_connected", "no_fresh_feedback", "hand_reports_error", "nothing_to_reset"};
+                                   "not_connected", "no_fresh_feedback", "hand_reports_error", "nothing_to_reset",
+                                   "outside_range"};
   return names[static_cast<int>(verdict)];
 }
 
@@ -237,6 +239,24 @@ std::unique_ptr<Loop> open_inspire(const std::string& wire, const std::string& p
   return loop;
 }
 
+std::unique_ptr<Loop> open_leap(const std::string& port, int baud, double rate_hz, double reply_timeout_s,
+                                int current_ma, int p_gain, int d_gain, bool fast_read, const Limits& limits,
+                                const Safety& safety, int realtime_priority) {
+  if (limits.joints != LeapDriver::kServos) throw std::invalid_argument("this hand has 16 joints");
+  LeapSettings settings;
+  settings.rate_hz = rate_hz;
+  settings.reply_timeout_s = reply_timeout_s;
+  settings.current_ma = current_ma;
+  settings.p_gain = p_gain;
+  settings.d_gain = d_gain;
+  settings.fast_read = fast_read;
+  nb::gil_scoped_release unlocked;
+  auto driver = std::make_unique<LeapDriver>(std::make_unique<SerialPort>(port, baud), settings, limits.values);
+  auto loop = std::make_unique<Loop>(std::move(driver), limits.values, safety, rate_hz, realtime_priority);
+  loop->start();
+  return loop;
+}
+
 void bind_core(nb::module_& m) {
   nb::class_<Limits>(m, "Limits")
       .def("__init__",
@@ -251,6 +271,7 @@ void bind_core(nb::module_& m) {
       .def(nb::init<>())
       .def_rw("hold_after_s", &Safety::hold_after_s)
       .def_rw("freeze_after_s", &Safety::freeze_after_s)
+      .def_rw("release_after_s", &Safety::release_after_s)
       .def_rw("feedback_stale_s", &Safety::feedback_stale_s)
       .def_rw("consecutive_errors", &Safety::consecutive_errors)
       .def_rw("error_rate", &Safety::error_rate)
@@ -411,6 +432,8 @@ void bind_loop(nb::module_& m) {
   m.def("open_inspire", &open_inspire, "wire"_a, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a,
         "reply_timeout_s"_a, "speed"_a, "force_g"_a, "trust_family"_a, "high_byte_first"_a, "echoes"_a, "limits"_a,
         "safety"_a, "realtime_priority"_a);
+  m.def("open_leap", &open_leap, "port"_a, "baud"_a, "rate_hz"_a, "reply_timeout_s"_a, "current_ma"_a, "p_gain"_a,
+        "d_gain"_a, "fast_read"_a, "limits"_a, "safety"_a, "realtime_priority"_a);
   m.def("monotonic_s", [] { return seconds(monotonic_now()); });
 }
 

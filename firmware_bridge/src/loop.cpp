@@ -177,6 +177,7 @@ void Loop::cycle(Nanos deadline, Nanos late) {
     else account(written_, monotonic_now());
     if (written_ == Outcome::done) controller_.on_write_accepted();
   }
+  if (linked_ && command.release) account(driver_->release(), monotonic_now());
   if (linked_ && command.clear_errors) account(driver_->clear_errors(), monotonic_now());
   if (linked_) {
     News news = News::none;

@@ -111,6 +111,23 @@ def test_a_trajectory_is_followed_to_its_end_and_the_pose_held():
     assert world.controller.settled(world.t_s)
 
 
+def test_a_joint_far_outside_its_range_is_not_armed():
+    world = World(pose=(0.2, 0.9)).until_idle()
+    assert world.controller.arm(world.t_s) == "outside_range"
+    assert world.run(0.1) == [None] * 10
+
+
+def test_torque_is_released_only_when_asked_for():
+    assert World().armed().run(10.0)[-1] is not None
+    world = World(release_after_s=3.0).armed()
+    world.run(2.5)
+    assert world.state == ("hold", "command_frozen")
+    world.run(1.0)
+    assert world.state == ("idle", "released")
+    assert world.run(0.1) == [None] * 10
+    assert world.follow(*RAMP) == "not_armed"
+
+
 def test_a_hand_outside_its_range_is_led_back_slowly():
     world = World(pose=(-0.05, 0.1)).armed()
     assert world.cycle() == pytest.approx([0.0, 0.1])

@@ -11,6 +11,7 @@ constexpr int kLeastTriesForARate = 20;
 constexpr int kFeedbackCycles = 5;
 constexpr Nanos kClearing = kNanosPerSecond / 4;  // after CLEAR_ERROR the old bits may still be read for a while
 constexpr Nanos kHealthStale = kNanosPerSecond;    // error bits older than this are as bad as no pose
+constexpr double kStartWithin_rad = 0.2;  // of its range: sensors read a little past the ends
 constexpr double kStandstill_rad_s = 1e-9;        // rounding of the limiter
 
 }  // namespace
@@ -137,7 +138,11 @@ Verdict Controller::arm(Nanos now) {
   if (hand_error_) return Verdict::hand_reports_error;
   if (!feedback_is_fresh(now) || healthy_at_ < fresh_since_) return Verdict::no_fresh_feedback;
   if (state_ == State::active) return Verdict::accepted;
-  if (state_ != State::hold || frozen_) {  // a plain hold goes on from the pose it commands
+  const bool from_measured = state_ != State::hold || frozen_;
+  for (int j = 0; from_measured && j < joints_; ++j)
+    if (measured_[j] < limits_[j].lower_rad - kStartWithin_rad || measured_[j] > limits_[j].upper_rad + kStartWithin_rad)
+      return Verdict::outside_range;
+  if (from_measured) {  // a plain hold goes on from the pose it commands
     limiter_.seed(measured_);
     commanded_ = limiter_.q_rad();
     reference_ = commanded_;
@@ -205,8 +210,14 @@ void Controller::watch(Nanos now) {
     if (!frozen_) freeze(now, State::hold, Reason::feedback_stale);
     return;
   }
-  if (frozen_) return;
   const Nanos age = now - command_until_;
+  if (reason_ == Reason::command_frozen && safety_.release_after_s >= 0.0 && age > nanos(safety_.release_after_s)) {
+    state_ = State::idle;
+    reason_ = Reason::released;
+    release_ = true;
+    return;
+  }
+  if (frozen_) return;
   if (age > nanos(safety_.freeze_after_s)) {
     freeze(now, State::hold, Reason::command_frozen);
   } else if (age > nanos(safety_.hold_after_s) && state_ == State::active && settled(now)) {
@@ -227,6 +238,8 @@ Command Controller::tick(Nanos now) {
   Command command;
   command.clear_errors = clear_errors_;
   clear_errors_ = false;
+  command.release = release_;
+  release_ = false;
   if (!linked_) return command;
   const bool driving = state_ == State::active || state_ == State::hold;
   if (driving && !frozen_) {

@@ -15,6 +15,7 @@ namespace bridge {
 struct Safety {
   double hold_after_s = 0.15;          // no newer trajectory: state hold, last commanded pose
   double freeze_after_s = 2.0;         // still none: hold the measured pose, arm() needed
+  double release_after_s = -1.0;       // frozen for this long: torque off where the hand can; negative: never
   double feedback_stale_s = 0.1;       // no valid pose for this long (or 5 periods): hold the measured pose
   int consecutive_errors = 5;          // failed transactions in a row: fault
   double error_rate = 0.2;             // share of transactions failed within the last second: fault
@@ -28,6 +29,7 @@ struct Safety {
 struct Command {
   bool write = false;
   bool clear_errors = false;  // maintenance, asked for by reset()
+  bool release = false;       // take the force out of the joints
   Joints q_rad{};
 };
 
@@ -87,6 +89,7 @@ class Controller {
   bool linked_ = false;
   bool frozen_ = false;
   bool clear_errors_ = false;
+  bool release_ = false;
   int stop_writes_left_ = 0;
 
   Joints measured_{};

@@ -24,6 +24,7 @@ enum class Reason : std::uint8_t {
   command_refused,    // a trajectory was not fit to be followed
   command_stale,      // no newer trajectory; still holding the last commanded pose
   command_frozen,     // no newer trajectory for long; holding the measured pose
+  released,           // and later still: no torque
   feedback_stale,     // the hand stopped reporting its pose
   transaction_errors, // too many failed transactions in a row
   error_rate,         // too many failed transactions within a second
@@ -45,6 +46,7 @@ enum class Verdict : std::uint8_t {
   no_fresh_feedback,
   hand_reports_error,
   nothing_to_reset,
+  outside_range,    // a joint stands too far outside its range to start from there
 };
 
 }  // namespace bridge

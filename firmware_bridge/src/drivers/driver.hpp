@@ -66,6 +66,8 @@ class Driver {
   virtual Outcome write_pose(const Joints& q_rad) = 0;
   virtual Outcome read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) = 0;
   virtual Outcome clear_errors() = 0;
+  // Takes the force out of the joints, where a hand can do that.
+  virtual Outcome release() { return Outcome::nothing; }
 
   virtual int joints() const = 0;
   virtual BusCounts counts() const = 0;
