@@ -42,7 +42,7 @@ class VlaRecipe:
     muon_lr: float = 0.02
     adam_lr: float = 1.5e-3
     weight_decay: float = 0.01
-    prompt_phase: float = 0.2          # share of the picture budget that is prompt-only
+    prompt_phase: float = 0.4          # share of the picture budget that is prompt-only
     later_prompt: float = 0.15          # odds of prompt steps afterwards
     later_full: float = 0.12            # odds of full steps afterwards
     later_wrist: float = 0.35           # odds of wrist steps afterwards; the rest are group steps
@@ -50,7 +50,7 @@ class VlaRecipe:
     full_tokens: int = 8192             # token budget of a full batch, so that long answers use fewer pictures
     ema: float = 0.998
     code_weight: float = 1.0
-    position_weight: float = 0.3
+    position_weight: float = 0.6
     latent_weight: float = 0.5
     grid_weight: float = 0.3
     seed: int = 0
