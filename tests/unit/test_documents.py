@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from beingh0_edge.firmware_bridge import HANDS
 from beingh0_edge.train import evaluate_nano
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,11 @@ def test_every_command_in_the_readme_exists():
         inner = group.commands[words[0]]
         if len(words) > 1 and hasattr(inner, "commands"):
             assert words[1] in inner.commands, line
+
+
+def test_every_hand_of_the_bridge_is_in_the_table_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in HANDS if f"| `{name}` |" not in readme] == []
 
 
 @pytest.mark.skipif(not FIGURES.exists(), reason="the trained bundle was not measured in this checkout")

@@ -7,7 +7,7 @@ from .tables import table
 
 
 def listing() -> str:
-    """A table: name, joints, wire and speed of every hand the bridge knows."""
-    return table([("name", "joints", "wire", "baud", "cycle"), *(
-        (spec.name, str(len(spec.joints)), spec.wire, str(spec.baud), f"{spec.rate_hz:g} Hz")
+    """A table: name, joints, wire, cycle rate and title of every hand the bridge knows."""
+    return table([("name", "joints", "wire", "cycle", "hand"), *(
+        (spec.name, str(len(spec.joints)), spec.wire, f"{spec.rate_hz:g} Hz", spec.title)
         for spec in HANDS.values())])
