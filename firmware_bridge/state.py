@@ -17,6 +17,7 @@ class HandState:
     """One look at the hand and the bridge. Joint arrays are in the order of `joint_names`.
 
     t_s             time of the cycle on the monotonic clock
+    missed_deadlines  cycles that should have begun while the one before was still running
     state           disconnected, connected, idle, active, hold, fault or estop
     reason          why it is in hold, fault, estop or disconnected, else "none"
     q_rad           float64[J], measured; q_age_s says how old

@@ -28,6 +28,7 @@ class SimulatorSpec:
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
     baud: int = 0  # 0: as fast as this machine
+    trace: str = ""  # file that gets a line per request: monotonic seconds, bytes in hex
     options: Mapping[str, str] = field(default_factory=dict)
 
     def device(self) -> Device:
@@ -72,7 +73,7 @@ def parse_spec(text: str) -> SimulatorSpec:
         baud = int(options.pop("baud", str(SIMULATORS[name].baud)))
     except ValueError as error:
         raise ValueError(f"sim:{name}: {error}") from None
-    spec = SimulatorSpec(name, faults, seed, baud, options)
+    spec = SimulatorSpec(name, faults, seed, baud, options.pop("trace", ""), options)
     spec.device()  # refuses unknown options here rather than in the other process
     return spec
 

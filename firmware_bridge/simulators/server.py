@@ -49,6 +49,8 @@ class Wiring(Protocol):
     def seed(self) -> int: ...
     @property
     def baud(self) -> int: ...
+    @property
+    def trace(self) -> str: ...
 
 
 class Server(abc.ABC):
@@ -63,6 +65,7 @@ class Server(abc.ABC):
         self._byte_s = _BITS_PER_BYTE / wiring.baud if wiring.baud else 0.0
         self._line_free_s = 0.0
         self._typed = b""
+        self._trace = open(wiring.trace, "w", buffering=1) if wiring.trace else None  # noqa: SIM115  (until the end)
 
     @abc.abstractmethod
     def plug(self) -> None:
@@ -101,6 +104,8 @@ class Server(abc.ABC):
 
     def handle(self, data: bytes, now_s: float) -> None:
         """Bytes from the client."""
+        if self._trace is not None:
+            self._trace.write(f"{now_s:.6f} {data.hex()}\n")
         for request, reply, pause_s in self._device.receive(data, now_s):
             self._answer(request, reply, now_s, pause_s)
 

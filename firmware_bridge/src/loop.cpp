@@ -156,9 +156,9 @@ void Loop::cycle(Nanos deadline, Nanos late) {
   ++cycle_;
   read_ = written_ = Outcome::nothing;
   if (!linked_) try_reconnect(deadline);
-  handle_requests(deadline);
   take_estop(deadline);
   if (!linked_) {
+    handle_requests(deadline);
     controller_.tick(deadline);
     publish(deadline, late);
     return;
@@ -169,6 +169,8 @@ void Loop::cycle(Nanos deadline, Nanos late) {
   account(read_, monotonic_now());
   if (read_ == Outcome::done) controller_.on_feedback(monotonic_now(), pose);
 
+  // As late as possible, so that a command asked for during the reading is sent in this very cycle.
+  handle_requests(deadline);
   take_estop(monotonic_now());
   const Command command = controller_.tick(deadline);
   if (linked_ && command.write) {

@@ -145,6 +145,23 @@ def test_a_new_trajectory_is_blended_in_without_a_jump():
     assert (np.abs(np.diff(speed, axis=0)) / PERIOD_S <= ACCEL + ROUNDING / PERIOD_S**2).all()
 
 
+@pytest.mark.parametrize("skipped", [0, 1, 3])
+def test_skipped_cycles_neither_overshoot_nor_end_early(skipped):
+    world = World().armed()
+    t = np.linspace(0.0, 0.3, 16)
+    q = 0.2 + 0.25 * (1 - np.cos(np.pi * t / 0.3))[:, None] * np.array([1.0, 0.3])
+    q[:, 1] -= 0.1
+    world.follow(t, q)
+    for _ in range(200):
+        world.cycle()
+        if world.controller.settled(world.t_s):
+            break
+        world.t_s += skipped * PERIOD_S  # less than what makes the pose stale
+    sent = np.array([pose for _, _, pose in world.sent if pose is not None])
+    assert world.sent[-1][2] == pytest.approx(q[-1], abs=1e-4)
+    assert (sent <= q[-1] + 1e-3).all()
+
+
 def test_the_ladder_of_a_stale_command_is_hold_then_freeze_then_rearm():
     world = World().armed()
     world.follow(*RAMP)

@@ -12,6 +12,7 @@ constexpr int kFeedbackCycles = 5;
 constexpr Nanos kClearing = kNanosPerSecond / 4;  // after CLEAR_ERROR the old bits may still be read for a while
 constexpr Nanos kHealthStale = kNanosPerSecond;    // error bits older than this are as bad as no pose
 constexpr double kStartWithin_rad = 0.2;  // of its range: sensors read a little past the ends
+constexpr double kArrived_rad = 1e-6;
 constexpr double kStandstill_rad_s = 1e-9;        // rounding of the limiter
 
 }  // namespace
@@ -170,7 +171,7 @@ Verdict Controller::follow(Nanos now, std::unique_ptr<Trajectory>& trajectory, d
   }
   trajectory->begin(elapsed_s, limiter_.q_rad(), limiter_.v_rad_s(), limits_, safety_.blend_s);
   trajectory_.swap(trajectory);
-  trajectory_zero_ = now - nanos(elapsed_s);
+  trajectory_zero_ = now - period_ - nanos(elapsed_s);  // the first cycle already moves
   command_until_ = trajectory_zero_ + nanos(trajectory_->settled_s());
   reference_ = limiter_.q_rad();
   following_ = true;
@@ -229,7 +230,10 @@ void Controller::watch(Nanos now) {
 bool Controller::settled(Nanos now) const {
   if (now < command_until_) return false;
   for (int j = 0; j < joints_; ++j)
-    if (std::abs(limiter_.v_rad_s()[j]) > kStandstill_rad_s) return false;
+    if (std::abs(limiter_.v_rad_s()[j]) > kStandstill_rad_s ||
+        std::abs(limiter_.q_rad()[j] - std::clamp(reference_[j], limits_[j].lower_rad, limits_[j].upper_rad)) >
+            kArrived_rad)
+      return false;
   return true;
 }
 
@@ -243,8 +247,12 @@ Command Controller::tick(Nanos now) {
   if (!linked_) return command;
   const bool driving = state_ == State::active || state_ == State::hold;
   if (driving && !frozen_) {
-    const Joints previous = reference_;
-    if (following_) trajectory_->reference(seconds(now - trajectory_zero_), reference_);
+    Joints previous = reference_;
+    if (following_) {
+      // One period back by time, not by cycle: after skipped cycles the target has not become faster.
+      trajectory_->reference(seconds(now - period_ - trajectory_zero_), previous);
+      trajectory_->reference(seconds(now - trajectory_zero_), reference_);
+    }
     limiter_.step(previous, reference_);
     commanded_ = limiter_.q_rad();
   }
