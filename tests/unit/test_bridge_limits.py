@@ -197,10 +197,13 @@ def test_the_reported_velocity_is_the_slope_of_the_curve():
         assert np.abs((ahead - behind) / (2 * h) - trajectory.sample(t, 3)[1]).max() < 1e-5
 
 
-def test_after_its_last_point_the_trajectory_slows_down_to_a_stand():
-    trajectory = prepare([0, 0.5, 1.0], [[0.1, 0.0, 0.2], [0.3, 0.1, 0.3], [0.5, 0.2, 0.4]])
-    speeds = np.array([trajectory.sample(t, 3)[1] for t in np.arange(1.0, 3.0, 0.01)])
+def test_after_its_last_point_the_trajectory_brakes_and_comes_to_rest_on_that_point():
+    points = [[0.1, 0.0, 0.2], [0.3, 0.1, 0.3], [0.5, 0.2, 0.4]]
+    trajectory = prepare([0, 0.5, 1.0], points)
+    samples = [trajectory.sample(t, 3) for t in np.arange(1.0, 4.0, 0.01)]
+    poses, speeds = (np.array([sample[i] for sample in samples]) for i in (0, 1))
     assert speeds[0] == pytest.approx([0.4, 0.2, 0.2])
-    assert (np.diff(speeds, axis=0) <= 1e-12).all()
+    assert (np.abs(speeds) <= np.abs(speeds[0]) + 1e-12).all()
+    assert (np.abs(np.diff(speeds, axis=0)) <= 0.5 * ACCEL * 0.01 + 1e-9).all()
     assert speeds[-1] == pytest.approx(0.0)
-    assert (np.abs(np.diff(speeds, axis=0)) <= ACCEL * 0.01 + 1e-9).all()
+    assert poses[-1] == pytest.approx(points[-1])

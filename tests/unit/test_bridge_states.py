@@ -111,6 +111,20 @@ def test_a_trajectory_is_followed_to_its_end_and_the_pose_held():
     assert world.controller.settled(world.t_s)
 
 
+@pytest.mark.parametrize("step", [0.05, -0.05])
+def test_a_trajectory_that_ends_in_full_motion_comes_to_rest_on_its_last_point(step):
+    world = World(pose=(0.5, 0.3)).armed()
+    t = np.arange(1, 16) / 15
+    q = np.stack([0.5 + step * np.arange(15) / 1.5, np.full(15, 0.3)], axis=1)
+    assert world.follow(t, q) == "accepted"
+    sent = np.array(world.run(2.9))[:, 0]
+    np.testing.assert_allclose(sent[-20:], q[-1, 0], atol=1e-6)
+    beyond = np.max((sent - q[-1, 0]) * np.sign(step))
+    last_speed = abs(step) / 1.5 * 15
+    # The tail's own way past: 4/27 of speed times duration, eight speeds over the acceleration; the limiter trails it.
+    assert beyond < 1.2 * 8 * last_speed**2 / ACCEL[0] * 4 / 27
+
+
 def test_a_joint_far_outside_its_range_is_not_armed():
     world = World(pose=(0.2, 0.9)).until_idle()
     assert world.controller.arm(world.t_s) == "outside_range"

@@ -87,10 +87,10 @@ std::unique_ptr<Trajectory> Trajectory::make(const double* t_s, const double* q_
     slope(0) = end_slope(h(0), h(1), d(0), d(1));
     slope(points - 1) = end_slope(h(points - 2), h(points - 3), d(points - 2), d(points - 3));
   }
-  // The tail brakes all joints together, at half of what the slowest to stop is allowed.
+  // The tail, q + v * tail * x * (1 - x)^2, brakes with 4 v / tail at first: half of what the joint is allowed.
   for (int j = 0; j < joints; ++j) {
     const double speed = std::min(std::abs(made->slope_[(points - 1) * joints + j]), limits[j].max_speed_rad_s);
-    made->tail_s_ = std::max(made->tail_s_, 2.0 * speed / limits[j].max_accel_rad_s2);
+    made->tail_s_ = std::max(made->tail_s_, 8.0 * speed / limits[j].max_accel_rad_s2);
   }
   return made;
 }
@@ -105,12 +105,13 @@ void Trajectory::at(double t_s, Joints& q_rad, Joints& v_rad_s) const {
     return;
   }
   if (t_s >= t_.back()) {
+    // Carries on with the last speed, brakes, and comes to rest on the last point itself: that is where a grasp holds.
     const double elapsed = std::min(t_s - t_.back(), tail_s_);
+    const double x = tail_s_ > 0.0 ? elapsed / tail_s_ : 1.0;
     for (int j = 0; j < joints_; ++j) {
       const double v = slope_[last * joints_ + j];
-      const double left = tail_s_ > 0.0 ? 1.0 - elapsed / tail_s_ : 0.0;
-      q_rad[j] = q_[last * joints_ + j] + v * elapsed * 0.5 * (1.0 + left);
-      v_rad_s[j] = v * left;
+      q_rad[j] = q_[last * joints_ + j] + v * elapsed * (1.0 - x) * (1.0 - x);
+      v_rad_s[j] = v * (1.0 - x) * (1.0 - 3.0 * x);
     }
     return;
   }

@@ -1,5 +1,5 @@
 // A trajectory as the loop follows it: shape-preserving cubics between points, a smooth way in from the commanded
-// state, and a decelerating tail after the last point.
+// state, and a tail that brakes and comes to rest on the last point.
 #pragma once
 
 #include <memory>
