@@ -205,7 +205,7 @@ class NanoRun:
         if bundle is not None:
             from beingh0_edge.quantize import build_bundle
 
-            build_bundle(checkpoint, bundle)
+            build_bundle(checkpoint, bundle, quant="Q8_0", vision="fp16", motion="fp16", overwrite=True)
         log.info("nano: done after %.0f s in this call", time.monotonic() - started)
         return checkpoint
 

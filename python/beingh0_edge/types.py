@@ -107,7 +107,8 @@ class MotionChunk:
         """float32[T, 21, 3], camera frame."""
         rotation = self.motion.cam_from_wrist[:, :3, :3]
         origin = self.motion.cam_from_wrist[:, None, :3, 3]
-        return np.einsum("tij,tkj->tki", rotation, self.keypoints_wrist_m).astype(np.float32) + origin
+        keypoints: FloatArray = np.einsum("tij,tkj->tki", rotation, self.keypoints_wrist_m).astype(np.float32) + origin
+        return keypoints
 
 
 @dataclass(frozen=True, eq=False)
