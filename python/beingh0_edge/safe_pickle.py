@@ -196,7 +196,8 @@ class _DType:
     """numpy.dtype of a plain number."""
 
     def __init__(self, code: Any, *_options: Any) -> None:
-        self.code, self.order = code, "="
+        self.code: Any = code
+        self.order: Any = "="
 
     def __setstate__(self, state: Any) -> None:
         self.order = state[1]
