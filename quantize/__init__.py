@@ -1,6 +1,7 @@
 """Turns checkpoints into bundles. Needs the extra `convert` (gguf, onnx); never torch."""
 
-from .build import build_bundle
+from .build import Choices, build_bundle
+from .plan import Plan, plan_bundle
 from .verify import Comparison, compare
 
-__all__ = ["Comparison", "build_bundle", "compare"]
+__all__ = ["Choices", "Comparison", "Plan", "build_bundle", "compare", "plan_bundle"]

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +18,24 @@ from beingh0_edge.bundle import (
     REVISION,
     Bundle,
     Manifest,
+    MotionSpec,
     PreprocessSpec,
     RobotSpec,
+    TokenSpec,
     describe_files,
+    sha256_of,
 )
 from beingh0_edge.errors import BackendError, BundleError
 from beingh0_edge.preprocess import OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA, Camera
 from beingh0_edge.tokens import Vocabulary
 from beingh0_edge.types import SIDES
 
+from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
 from .hand_files import write_hands
 from .motion_folder import write_motion
 from .quant_types import QUANTS
+from .sources import default_folders, source_files
 from .vocabulary import find_tokens
 
 log = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ def build_bundle(
     quant: str = "Q8_0", vision: Literal["fp32", "fp16"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
     tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None, overwrite: bool = False, progress: Progress | None = None,
+    origin: str | None = None,
 ) -> Bundle:
     """Converts a checkpoint folder to a bundle, checks the result, and returns it opened.
 
@@ -57,29 +63,22 @@ def build_bundle(
     overrides          glob of GGUF tensor names -> type
     overwrite          replace a bundle that is already there
     progress           called with (bytes done, bytes in all, what)
+    origin             what to call the checkpoint in card and manifest; default: its folder's name
     Raises             BundleError saying what is wrong with the checkpoint; ValueError for wrong arguments.
 
     Everything is written to a temporary folder beside `out_dir` and renamed at the end.
     """
-    if layout not in ("trimmed", "full"):
-        raise ValueError(f"layout: expected 'trimmed' or 'full', got {layout!r}")
-    for name, precision in (("vision", vision), ("motion", motion)):
-        if precision not in ("fp32", "fp16"):
-            raise ValueError(f"{name}: expected 'fp32' or 'fp16', got {precision!r}")
-    if quant not in QUANTS:
-        raise ValueError(f"quant: expected one of {', '.join(QUANTS)}, got {quant!r}")
+    choices = Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {})
     _require("gguf", "onnx")
     source, out = Path(checkpoint_dir), Path(out_dir)
-    if out.exists() and not (overwrite and (out / MANIFEST).is_file()):
-        raise BundleError(f"{out}: already exists" + (" and is not a bundle" if overwrite else ""), str(out))
+    check_target(out, overwrite)
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.parent / f".{out.name}.partial"
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
-        choices = _Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {})
-        manifest = _write(source, work, choices, progress)
+        manifest = _write(source, work, choices, progress, origin)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _try_out(Bundle.open(work))
         if out.exists():
@@ -92,9 +91,15 @@ def build_bundle(
     return Bundle(out, manifest)
 
 
+def check_target(out: Path, overwrite: bool) -> None:
+    """Raises BundleError if something lies at `out` that may not be replaced."""
+    if out.exists() and not (overwrite and (out / MANIFEST).is_file()):
+        raise BundleError(f"{out}: already exists" + (" and is not a bundle" if overwrite else ""), str(out))
+
+
 @dataclass(frozen=True)
-class _Choices:
-    """The arguments of build_bundle that decide what is written."""
+class Choices:
+    """The arguments of build_bundle that decide what is written. Raises ValueError for one that cannot be."""
 
     layout: str
     quant: str
@@ -104,21 +109,30 @@ class _Choices:
     hands: Mapping[str, str | Path] | None
     overrides: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        if self.layout not in ("trimmed", "full"):
+            raise ValueError(f"layout: expected 'trimmed' or 'full', got {self.layout!r}")
+        for name, precision in (("vision", self.vision), ("motion", self.motion)):
+            if precision not in ("fp32", "fp16"):
+                raise ValueError(f"{name}: expected 'fp32' or 'fp16', got {precision!r}")
+        if self.quant not in QUANTS:
+            raise ValueError(f"quant: expected one of {', '.join(QUANTS)}, got {self.quant!r}")
 
-def _write(source: Path, work: Path, choices: _Choices, progress: Progress | None) -> Manifest:
+    def folders(self, source: Path) -> list[Path]:
+        """The motion tokenizer folders, in id order."""
+        return [Path(folder) for folder in self.tokenizer_folders or default_folders(source)]
+
+
+def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None) -> Manifest:
     from .write_gguf import write_embeddings, write_gguf
     from .write_onnx import write_vision
 
     checkpoint = Checkpoint(source)
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
-    folders = [Path(folder) for folder in choices.tokenizer_folders or _default_folders(source)]
+    folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
-    try:
-        token_layout = tokens.layout(motion.parts if motion else ())
-        vocabulary = Vocabulary(token_layout, config.language.vocabulary if choices.layout == "full" else None)
-    except ValueError as error:
-        raise BundleError(f"{source}: {error}", str(source)) from error
+    vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)
     checkpoint.check_finite(progress)
 
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
@@ -134,10 +148,10 @@ def _write(source: Path, work: Path, choices: _Choices, progress: Progress | Non
     raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
     if "default_raw_camera" in edge:
         raw_camera = _camera(edge["default_raw_camera"])
-    return Manifest(
+    manifest = Manifest(
         format=FORMAT,
         revision=REVISION,
-        name=str(edge.get("name", source.resolve().name)),
+        name=str(edge.get("name", origin or source.resolve().name)),
         template=config.template,
         tokenizer="tokenizer.json" if tokenizer else None,
         max_seconds=int(edge.get("max_seconds", OFFICIAL_MAX_SECONDS)),
@@ -149,14 +163,28 @@ def _write(source: Path, work: Path, choices: _Choices, progress: Progress | Non
         motion=motion,
         hands=hand_models,
         robot=robot,
-        files=describe_files(work),
+        files=(),
         licence=str(edge.get("licence", "as the checkpoint it was made from")),
         provenance={
-            "checkpoint": source.name,
+            "checkpoint": origin or source.name,
             "converted_by": f"beingh0_edge {beingh0_edge.__version__}",
+            **({"overrides": dict(choices.overrides)} if choices.overrides else {}),
             **edge.get("provenance", {}),
         },
     )
+    sources = source_files(checkpoint, folders, choices.hands)
+    write_card(work, manifest, {name: sha256_of(path) for name, path in sources.items()})
+    return replace(manifest, files=describe_files(work))
+
+
+def language_vocabulary(checkpoint: Checkpoint, tokens: TokenSpec, motion: MotionSpec | None,
+                        layout: str) -> Vocabulary:
+    """The rows of the language model. Raises BundleError if token ids and motion tokenizer do not fit."""
+    try:
+        token_layout = tokens.layout(motion.parts if motion else ())
+        return Vocabulary(token_layout, checkpoint.config.language.vocabulary if layout == "full" else None)
+    except ValueError as error:
+        raise BundleError(f"{checkpoint.folder}: {error}", str(checkpoint.folder)) from error
 
 
 def _try_out(bundle: Bundle) -> None:
@@ -179,11 +207,6 @@ def _require(*packages: str) -> None:
 
     if missing := [name for name in packages if find_spec(name) is None]:
         raise BackendError(f"converting needs {' and '.join(missing)}: pip install 'beingh0-edge[convert]'")
-
-
-def _default_folders(source: Path) -> list[Path]:
-    folders = [source / "motion" / part for part in ("wrist", "finger")]
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def _read_edge(path: Path) -> dict[str, Any]:

@@ -63,6 +63,12 @@ class Checkpoint:
             raise BundleError(f"{folder}: the weights do not fit config.json:\n  " + "\n  ".join(problems),
                               str(folder))
 
+    def weight_files(self) -> list[Path]:
+        """Every file that holds tensors of this model."""
+        sources = [file for recipe in self._recipes.values()
+                   for file, _ in (*recipe.pieces.values(), *recipe.lora.values())]
+        return sorted({file.path for file in sources})
+
     def names(self) -> Iterator[str]:
         return iter(self._recipes)
 

@@ -7,8 +7,9 @@ tensors; the published loader lets the latter win, and so do we.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +39,12 @@ class _Part:
     args: dict[str, Any]
     meta: dict[str, Any]
     mask: dict[str, Any] | None
-    names: Iterable[str]
+    shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], FloatArray]
+
+    def kept(self) -> list[str]:
+        """The tensors that a bundle needs."""
+        return [name for name in sorted(self.shapes) if not name.endswith(_DROPPED)]
 
 
 def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
@@ -50,6 +55,28 @@ def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
     precision  how the weights are stored; they are computed with in float32
     Returns    None if neither the folders nor the checkpoint hold a motion tokenizer.
     """
+    parts = _read_parts(folders, checkpoint)
+    if not parts:
+        return None
+    spec = _spec(parts, precision)
+    for part, folder in zip(parts, spec.folders, strict=True):
+        _write(part, out / folder, np.dtype(np.float16 if precision == "fp16" else np.float32))
+    return spec
+
+
+def plan_motion(folders: list[Path], checkpoint: Checkpoint,
+                precision: Literal["fp32", "fp16"]) -> tuple[MotionSpec | None, dict[str, int]]:
+    """What `write_motion` would return, and folder -> bytes that it would write there. Writes nothing."""
+    parts = _read_parts(folders, checkpoint)
+    if not parts:
+        return None, {}
+    spec = _spec(parts, precision)
+    width = 2 if precision == "fp16" else 4
+    return spec, {folder: sum(width * prod(part.shapes[name]) for name in part.kept())
+                  for part, folder in zip(parts, spec.folders, strict=True)}
+
+
+def _read_parts(folders: list[Path], checkpoint: Checkpoint) -> list[_Part]:
     parts = [_from_folder(folder) for folder in folders]
     carried = _carried_parts(checkpoint)
     if carried:
@@ -58,8 +85,10 @@ def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
             raise BundleError(f"{checkpoint.folder}: carries {len(carried)} motion parts, got "
                               f"{len(args)} descriptions of them", str(checkpoint.folder))
         parts = [_from_checkpoint(checkpoint, key, args[i]) for i, key in enumerate(carried)]
-    if not parts:
-        return None
+    return parts
+
+
+def _spec(parts: list[_Part], precision: Literal["fp32", "fp16"]) -> MotionSpec:
     layouts = [part_layout(part.args, part.origin) for part in parts]
     names = [layout.name for layout in layouts]
     if len(set(names)) != len(names):
@@ -71,10 +100,14 @@ def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
     if len(frames) != 1 or len(fps) != 1:
         raise BundleError(f"{parts[0].origin}: the parts disagree on window_size {sorted(frames)} or fps "
                           f"{sorted(fps)}", parts[0].origin)
-    for part, name in zip(parts, names, strict=True):
-        _write(part, out / "motion" / name, np.dtype(np.float16 if precision == "fp16" else np.float32))
     return MotionSpec(tuple(f"motion/{name}" for name in names), tuple(layouts), frames.pop(), fps.pop(),
                       precision)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a motion tokenizer folder that are read. Raises BundleError if it has no weights."""
+    names = [folder / name for name in (ARGS, META, MASK) if (folder / name).is_file()]
+    return [*names, _open(folder).path]
 
 
 def part_layout(args: dict[str, Any], origin: str) -> PartLayout:
@@ -104,7 +137,8 @@ def _from_folder(folder: Path) -> _Part:
     file = _open(folder)
     mask = _read_json(folder / MASK) if (folder / MASK).is_file() else None
     return _Part(
-        str(folder), _read_json(folder / ARGS), _read_json(folder / META), mask, file.tensors, file.read
+        str(folder), _read_json(folder / ARGS), _read_json(folder / META), mask,
+        {name: info.shape for name, info in file.tensors.items()}, file.read
     )
 
 
@@ -126,7 +160,7 @@ def _from_checkpoint(checkpoint: Checkpoint, key: str, args: dict[str, Any]) -> 
     mean, std = (checkpoint.tensor(name).reshape(-1).tolist() for name in statistics)
     return _Part(
         str(checkpoint.folder), args, {"mean": mean, "std": std}, {"meta_mask": None},
-        [name.removeprefix(prefix) for name in names if name.startswith(prefix)],
+        {name.removeprefix(prefix): checkpoint.shape(name) for name in names if name.startswith(prefix)},
         lambda name: checkpoint.tensor(prefix + name))
 
 
@@ -159,9 +193,7 @@ def _write(part: _Part, folder: Path, dtype: np.dtype[Any]) -> None:
     from safetensors.numpy import save_file
 
     values = {}
-    for name in sorted(part.names):
-        if name.endswith(_DROPPED):
-            continue
+    for name in part.kept():
         with np.errstate(over="ignore"):
             value = np.ascontiguousarray(part.read(name), dtype)
         if not np.isfinite(value).all():

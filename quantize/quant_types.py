@@ -35,7 +35,16 @@ QUANTS = (*TYPE_IDS, *_MIXES)
 
 def tensor_type(name: str, shape: tuple[int, ...], quant: str, layers: int,
                 overrides: Mapping[str, str] | None = None) -> str:
-    """The type of one tensor of a model with `layers` layers.
+    """What one tensor of a model with `layers` layers becomes: the wanted type, or its fallback."""
+    chosen = wanted_type(name, shape, quant, layers, overrides)
+    if shape[-1] % _BLOCKS[chosen][0]:
+        chosen = _FALLBACKS.get(chosen, "F16")
+    return chosen if shape[-1] % _BLOCKS[chosen][0] == 0 else "F16"
+
+
+def wanted_type(name: str, shape: tuple[int, ...], quant: str, layers: int,
+                overrides: Mapping[str, str] | None = None) -> str:
+    """The type that one tensor should have, whatever its width.
 
     overrides  glob pattern of GGUF names -> type; the first that matches wins
     Raises     ValueError for an unknown name.
@@ -51,11 +60,8 @@ def tensor_type(name: str, shape: tuple[int, ...], quant: str, layers: int,
         if fnmatch(name, pattern):
             if kind not in TYPE_IDS:
                 raise ValueError(f"unknown type {kind!r} for {pattern}; known: {', '.join(TYPE_IDS)}")
-            chosen = kind
-            break
-    if shape[-1] % _BLOCKS[chosen][0]:
-        chosen = _FALLBACKS.get(chosen, "F16")
-    return chosen if shape[-1] % _BLOCKS[chosen][0] == 0 else "F16"
+            return kind
+    return chosen
 
 
 def _deserves_more_bits(name: str, layers: int) -> bool:

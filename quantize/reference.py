@@ -61,8 +61,13 @@ def logits(checkpoint: Checkpoint, states: FloatArray, ids: IntArray) -> FloatAr
 
 def visual_embeddings(checkpoint: Checkpoint, pixels: FloatArray) -> FloatArray:
     """float32[3, S, S], normalised -> float32[tokens, hidden]."""
+    return projected(checkpoint, tower(checkpoint, pixels))
+
+
+def tower(checkpoint: Checkpoint, pixels: FloatArray) -> FloatArray:
+    """float32[3, S, S], normalised -> float32[1 + patches, vision hidden], the class token first."""
     config = checkpoint.config
-    c, grid, s = config.vision, config.grid, config.shuffle
+    c, grid = config.vision, config.grid
 
     def w(name: str) -> FloatArray:
         return checkpoint.tensor(name)
@@ -80,7 +85,7 @@ def visual_embeddings(checkpoint: Checkpoint, pixels: FloatArray) -> FloatArray:
     patches = pixels.reshape(3, grid, c.patch, grid, c.patch).transpose(1, 3, 0, 2, 4).reshape(grid * grid, -1)
     x = patches @ w(prefix + "patch_embedding.weight").reshape(c.hidden, -1).T + w(prefix + "patch_embedding.bias")
     x = np.concatenate([w(prefix + "class_embedding")[0], x])
-    x = x + resize_positions(w(prefix + "position_embedding"), grid)[0]
+    x = np.asarray(x + resize_positions(w(prefix + "position_embedding"), grid)[0], np.float32)
     for i in range(c.layers):
         layer = f"{VISION}encoder.layers.{i}."
         q, k, v = np.split(linear(norm(x, layer + "norm1"), layer + "attn.qkv", c.qkv_bias), 3, axis=-1)
@@ -90,9 +95,22 @@ def visual_embeddings(checkpoint: Checkpoint, pixels: FloatArray) -> FloatArray:
         x = x + w(layer + "ls1") * linear(attend(q, k, v), layer + "attn.proj")
         y = gelu(linear(norm(x, layer + "norm2"), layer + "mlp.fc1"))
         x = x + w(layer + "ls2") * linear(y, layer + "mlp.fc2")
+    return x
+
+
+def projected(checkpoint: Checkpoint, x: FloatArray) -> FloatArray:
+    """What `tower` returns -> float32[tokens, hidden]: pixel shuffle and projector."""
+    config = checkpoint.config
+    c, grid, s = config.vision, config.grid, config.shuffle
+
+    def w(name: str) -> FloatArray:
+        return checkpoint.tensor(PROJECTOR + name)
+
     cells = x[1:].reshape(grid // s, s, grid // s, s, c.hidden).transpose(0, 2, 1, 3, 4).reshape(-1, s * s * c.hidden)
-    y = layer_norm(cells, w(PROJECTOR + "0.weight"), w(PROJECTOR + "0.bias"), PROJECTOR_EPS)
-    return linear(gelu(linear(y, PROJECTOR + "1")), PROJECTOR + "3")
+    y = layer_norm(cells, w("0.weight"), w("0.bias"), PROJECTOR_EPS)
+    y = gelu(y @ w("1.weight").T + w("1.bias"))
+    out: FloatArray = y @ w("3.weight").T + w("3.bias")
+    return out
 
 
 def attend(q: FloatArray, k: FloatArray, v: FloatArray, mask: FloatArray | None = None) -> FloatArray:

@@ -25,6 +25,15 @@ _LAYER_NAMES = {
 }
 
 
+def language_spec(checkpoint: Checkpoint, file: str, vocabulary: Vocabulary, quant: str) -> LanguageSpec:
+    """What the manifest says about the language model."""
+    c = checkpoint.config.language
+    return LanguageSpec(
+        file=file, layout="trimmed" if vocabulary.trimmed else "full", quant=quant, rows=vocabulary.size,
+        hidden=c.hidden, layers=c.layers, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, mlp=c.mlp,
+        context=c.context, rms_norm_eps=c.eps, rope_theta=c.rope_theta, tied=checkpoint.tied)
+
+
 def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant: str, *,
                tokenizer: Path | None = None, overrides: Mapping[str, str] | None = None,
                progress: Progress | None = None) -> LanguageSpec:
@@ -35,11 +44,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant
     """
     import gguf
 
-    c = checkpoint.config.language
-    spec = LanguageSpec(
-        file=path.name, layout="trimmed" if vocabulary.trimmed else "full", quant=quant, rows=vocabulary.size,
-        hidden=c.hidden, layers=c.layers, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, mlp=c.mlp,
-        context=c.context, rms_norm_eps=c.eps, rope_theta=c.rope_theta, tied=checkpoint.tied)
+    spec = language_spec(checkpoint, path.name, vocabulary, quant)
     writer = gguf.GGUFWriter(path, "qwen2")
     try:
         writer.add_vocab_size(spec.rows)
@@ -60,7 +65,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant
         else:
             writer.add_tokenizer_model("no_vocab")
         shapes = spec.tensor_shapes()
-        types = {name: tensor_type(name, shape, quant, c.layers, overrides) for name, shape in shapes.items()}
+        types = {name: tensor_type(name, shape, quant, spec.layers, overrides) for name, shape in shapes.items()}
         for name, shape in shapes.items():
             size = (*shape[:-1], row_bytes(types[name], shape[-1]))
             writer.add_tensor_info(name, size, np.dtype(np.uint8), int(np.prod(size)),

@@ -16,6 +16,7 @@ from .backbone import Backbone, Ids, Sampling
 from .bundle import Bundle
 from .errors import BackendError, BundleError
 from .hand_model import HandModel
+from .hub import is_hub_id, local_folder
 from .motion import Motion
 from .motion_tokenizer import MotionTokenizer
 from .prompt import TextTokenizer, motion_prompt, robot_prompt
@@ -43,11 +44,13 @@ class Policy:
 
     @classmethod
     def load(cls, bundle: str | Path | Bundle, *, threads: int | None = None) -> Policy:
-        """Opens and checks a bundle (a folder, or "nano" for the packaged one) and loads its models.
+        """Opens and checks a bundle (a folder, "nano" for the packaged one, or org/name on the Hugging Face hub).
 
         threads: default all cores but one. Raises BundleError, BackendError.
         """
-        return cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), threads=threads)
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(local_folder(bundle) if is_hub_id(bundle) else bundle)
+        return cls(bundle, threads=threads)
 
     def stream(self, observation: Observation, seconds: int = 1, hands: str = "right", *, greedy: bool = True,
                seed: int | None = None, temperature: float = 1.0, top_k: int = 50,
@@ -146,6 +149,10 @@ class Policy:
             once.preprocess_ms, once.vision_ms, once.prefill_ms, decode_ms, motion_ms, clock.lap()
         )
         return MotionChunk(motion, keypoints, start_s, ids, timings)
+
+    def decode_block(self, ids: IntArray, side: Side, start_s: float = 0.0) -> MotionChunk:
+        """The motion of one block: int32[ids_per_block], the N of every <motion_id_N>. Raises TokenError."""
+        return self._chunk(np.asarray(ids), side, start_s, Timings(), 0.0)
 
     def act(self, observation: Observation, proprio: FloatArray) -> FloatArray:
         """Robot mode: picture, instruction and joint positions -> float32[K, action_dim], as in the training

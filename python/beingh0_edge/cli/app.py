@@ -186,6 +186,40 @@ def bundle_verify(bundle: BundleArgument) -> None:
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(
+        metavar="CHECKPOINT", show_default=False,
+        help="Folder of a Being-H0 checkpoint, or its name on the Hugging Face hub (org/name).")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the new bundle.", show_default=False)],
+    tokenizer: Annotated[str | None, typer.Option(
+        metavar="WRIST+FINGER", show_default=False,
+        help="Motion tokenizer folders in id order (default: motion/ of the checkpoint).")] = None,
+    mano_left: Annotated[Path | None, typer.Option(
+        metavar="FILE", show_default=False, help="MANO_LEFT.pkl or .npz (default: synthetic hands).")] = None,
+    mano_right: Annotated[Path | None, typer.Option(
+        metavar="FILE", show_default=False, help="MANO_RIGHT.pkl or .npz. With one hand given, the bundle has "
+                                                 "only that hand.")] = None,
+    layout: Annotated[str, typer.Option(
+        metavar="trimmed|full", help="Keep only the rows that motion needs, or the whole vocabulary.")] = "trimmed",
+    quant: Annotated[str, typer.Option(
+        metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ...")] = "Q8_0",
+    vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32 or fp16.")] = "fp16",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Only list what would be read and written, after checking all but the values.")] = False,
+) -> None:
+    """Make a bundle from a Being-H0 checkpoint.
+
+    Published checkpoints (BeingVLA, InternVL and DeepSpeed names, safetensors or torch files, single or in shards) and
+    those of beingh0 train. Needs the extra [convert].
+    """
+    from .convert import Request, run_convert
+
+    typer.echo(run_convert(Request(checkpoint, out, tokenizer, mano_left, mano_right, layout, quant, vision,
+                                   overwrite), dry_run))
+
+
+@app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What this machine can do, and what is missing.
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 State = Literal["ok", "note", "warning", "problem"]
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules it brings
     "convert": ("gguf", "onnx"),
+    "hub": ("huggingface_hub",),
     "train": ("torch", "transformers", "gguf", "onnx"),
     "hand": ("skimage", "scipy"),
     "viz": ("rerun",),

@@ -1,0 +1,154 @@
+"""`beingh0 convert`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import Bundle
+from ..hub import hub_files, is_hub_id, local_folder
+from .tables import table
+
+if TYPE_CHECKING:
+    from ..quantize import Plan
+
+_TERMINAL_EVERY_S, _LOG_EVERY_S = 0.2, 10.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command. tokenizer: folders joined by "+", in id order."""
+
+    checkpoint: str
+    out: Path
+    tokenizer: str | None = None
+    mano_left: Path | None = None
+    mano_right: Path | None = None
+    layout: str = "trimmed"
+    quant: str = "Q8_0"
+    vision: str = "fp16"
+    overwrite: bool = False
+
+    def folders(self) -> list[str] | None:
+        """Raises ValueError for an empty name."""
+        if self.tokenizer is None:
+            return None
+        names = [self.tokenizer] if Path(self.tokenizer).is_dir() else self.tokenizer.split("+")
+        if not all(names):
+            raise ValueError(f"--tokenizer: expected WRIST+FINGER, two folders, got {self.tokenizer!r}")
+        return names
+
+    def hands(self) -> dict[str, Path] | None:
+        given = {"left": self.mano_left, "right": self.mano_right}
+        return {side: path for side, path in given.items() if path is not None} or None
+
+
+def run_convert(request: Request, dry_run: bool) -> str:
+    """Converts, or with `dry_run` only tells what that would take. Raises ValueError, BundleError, BackendError."""
+    from ..quantize import build_bundle, plan_bundle
+    from ..quantize.build import check_target
+
+    names = request.folders()
+    wanted = _choices(request, names)
+    check_target(request.out, request.overwrite)
+    remote = [name for name in (request.checkpoint, *(names or ())) if is_hub_id(name)]
+    if dry_run and remote:
+        return _downloads(remote)
+    checkpoint = local_folder(request.checkpoint)
+    folders = [local_folder(name) for name in names] if names is not None else None
+    choices = _choices(request, folders)
+    plan = plan_bundle(checkpoint, choices)
+    if dry_run:
+        return _as_text(plan, request)
+    _check_space(request.out, sum(plan.writes.values()))
+    meter = Meter()
+    bundle = build_bundle(
+        checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
+        tokenizer_folders=folders, hands=request.hands(), overwrite=request.overwrite, progress=meter,
+        origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
+    meter.close()
+    return _summary(bundle)
+
+
+def _choices(request: Request, folders: Any) -> Any:
+    from ..quantize import Choices
+
+    precision: Any = request.vision  # Choices refuses what it does not know
+    return Choices(request.layout, request.quant, precision, "fp32", folders, request.hands(), {})
+
+
+def _downloads(names: list[str]) -> str:
+    rows, total = [], 0
+    for name in names:
+        for file, size in hub_files(name):
+            rows.append((file, _size(size)))
+            total += size
+    return (f"would download {_size(total)}:\n{_indented(rows)}\n"
+            "what would be written is known once the files are here")
+
+
+def _as_text(plan: Plan, request: Request) -> str:
+    types = ", ".join(f"{count} {kind}" for kind, count in plan.types.items())
+    reads, writes = (_indented((name, _size(size)) for name, size in sizes.items())
+                     for sizes in (plan.reads, plan.writes))
+    return (f"would read {_size(sum(plan.reads.values()))}:\n{reads}\n"
+            f"would write about {_size(sum(plan.writes.values()))} to {request.out}:\n{writes}\n"
+            f"language model tensors: {types}\nnothing was written")
+
+
+def _summary(bundle: Bundle) -> str:
+    types = bundle.inspect()["language"]["tensor_types"]
+    total = sum(entry.size for entry in bundle.manifest.files)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in types.items())
+    return f"{bundle.root}: {_size(total)} in {len(bundle.manifest.files)} files; language model tensors: {kinds}"
+
+
+def _check_space(out: Path, needed: int) -> None:
+    home = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(home).free
+    if free < needed:
+        raise ValueError(f"{out}: needs about {_size(needed)}, only {_size(free)} are free there")
+
+
+def _indented(rows: Any) -> str:
+    return "\n".join(f"  {line}" for line in table(list(rows)).splitlines())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+class Meter:
+    """A line per stage on stderr with share, rate and time left: rewritten on a terminal, else every ten seconds."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage, self._shown, self._started = "", 0.0, 0.0
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now, stage = time.monotonic(), what.split()[0]
+        if stage != self._stage:
+            self._stage, self._started, self._shown = stage, now, now
+        every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
+        if now - self._shown < every and done < total:
+            return
+        self._shown = now
+        spent = max(now - self._started, 1e-9)
+        rate, left = done / spent, spent * (total - done) / max(done, 1)
+        speed = f"{_size(rate)}/s" if total > 1_000_000 else f"{rate:.1f}/s"  # bytes, or layers and samples
+        line = f"{done / total:4.0%}  {speed}  {left:.0f} s left  {what}"
+        print(f"\r{line[:100]:<100}" if self._terminal else line, end="" if self._terminal else "\n",
+              file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the line that was rewritten."""
+        if self._terminal and self._shown:
+            print(file=sys.stderr)
