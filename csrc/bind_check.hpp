@@ -21,7 +21,8 @@ std::string dtype_name() {
 
 inline std::string shape_text(std::initializer_list<py::ssize_t> shape) {
     std::string text = "[";
-    for (const py::ssize_t n : shape) text += (text.size() > 1 ? ", " : "") + (n == kAny ? std::string("N") : std::to_string(n));
+    for (const py::ssize_t n : shape)
+        text += (text.size() > 1 ? ", " : "") + (n == kAny ? std::string("N") : std::to_string(n));
     return text + "]";
 }
 
@@ -45,7 +46,8 @@ const T* checked(const char* name, const py::array& a, std::initializer_list<py:
             ++axis;
         }
     if (!fits)
-        throw std::invalid_argument(std::string(name) + ": expected " + dtype_name<T>() + shape_text(shape) + ", got " + describe(a));
+        throw std::invalid_argument(std::string(name) + ": expected " + dtype_name<T>() + shape_text(shape) +
+                                    ", got " + describe(a));
     return static_cast<const T*>(a.data());
 }
 

@@ -1,6 +1,7 @@
 // Python face of the motion tokenizer: one object per part. motion_tokenizer.py names the layers and builds it.
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -51,7 +52,8 @@ class LockedPart {
         const py::ssize_t frames = net.frames() * (upsample ? 2 : 1);
         if (padding < 0 || padding >= kernel || frames + 2 * padding < kernel)
             throw std::invalid_argument("padding: kernel " + std::to_string(kernel) + " with padding " +
-                                        std::to_string(padding) + " does not fit " + std::to_string(frames) + " frames");
+                                        std::to_string(padding) + " does not fit " + std::to_string(frames) +
+                                        " frames");
         net.add_conv(w, b, static_cast<int>(outputs), static_cast<int>(kernel), stride, padding, upsample, relu);
     }
 
@@ -112,8 +114,9 @@ class LockedPart {
         const std::int32_t* const from = in_range(ids, start);
         const std::int64_t blocks = ids.shape(0), width = out.ndim() == 3 ? out.shape(2) : 0;
         checked<float>("out", out, {blocks, g.window, kAny});
-        if (column < 0 || column + g.dims > width)
-            throw std::invalid_argument("out: expected at least " + std::to_string(column + g.dims) +
+        const std::int64_t end = std::int64_t{column} + g.dims;
+        if (column < 0 || end > width)
+            throw std::invalid_argument("out: expected at least " + std::to_string(end) +
                                         " columns, got " + std::to_string(width));
         float* const to = static_cast<float*>(out.mutable_data()) + column;
         run([&] { part_.decode(from + start, ids.shape(1), blocks, to, width); });
@@ -162,20 +165,21 @@ class LockedPart {
 
     const std::int32_t* checked_ids(const py::array& ids, int start) const {
         const std::int32_t* const data = checked<std::int32_t>("ids", ids, {kAny, kAny});
-        if (start < 0 || start + part_.ids_per_block() > ids.shape(1))
-            throw std::invalid_argument("ids: expected at least " + std::to_string(start + part_.ids_per_block()) +
+        const std::int64_t end = std::int64_t{start} + part_.ids_per_block();
+        if (start < 0 || end > ids.shape(1))
+            throw std::invalid_argument("ids: expected at least " + std::to_string(end) +
                                         " per block, got " + describe(ids));
         return data;
     }
 
     const std::int32_t* in_range(const py::array& ids, int start) const {
-        const std::int64_t at = first_foreign_id(ids, start);
+        const std::int64_t at = first_foreign_id(ids, start), width = ids.shape(1);
         const std::int32_t* const data = static_cast<const std::int32_t*>(ids.data());
+        const int low = part_.geometry().id_offset, high = low + part_.num_ids();
         if (at >= 0)
-            throw std::invalid_argument("ids[" + std::to_string(at / ids.shape(1)) + ", " + std::to_string(at % ids.shape(1)) +
-                                        "]: expected an id in [" + std::to_string(part_.geometry().id_offset) + ", " +
-                                        std::to_string(part_.geometry().id_offset + part_.num_ids()) + "), got " +
-                                        std::to_string(data[at]));
+            throw std::invalid_argument("ids[" + std::to_string(at / width) + ", " + std::to_string(at % width) +
+                                        "]: expected an id in [" + std::to_string(low) + ", " + std::to_string(high) +
+                                        "), got " + std::to_string(data[at]));
         return data;
     }
 
@@ -191,8 +195,8 @@ class LockedPart {
     bool finished_ = false;
 };
 
-std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& mean, const py::array& std, int quantizers,
-                                  int window, int frames, int positions, int id_offset) {
+std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& mean, const py::array& std,
+                                  int quantizers, int window, int frames, int positions, int id_offset) {
     const float* const books = checked<float>("codebooks", codebooks, {kAny, kAny, kAny, kAny});
     const float* const means = checked<float>("mean", mean, {kAny});
     const py::ssize_t dims = mean.shape(0);
@@ -208,7 +212,10 @@ std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& m
     if (codebooks.shape(1) != 1 && codebooks.shape(1) != quantizers)
         throw std::invalid_argument("codebooks: expected [G, 1 or " + std::to_string(quantizers) + ", K, D], got " +
                                     describe(codebooks));
-    if (id_offset < 0) throw std::invalid_argument("id_offset: expected 0 or more, got " + std::to_string(id_offset));
+    const std::int64_t last = id_offset + static_cast<std::int64_t>(codebooks.shape(1)) * codebooks.shape(2);
+    if (id_offset < 0 || last > std::numeric_limits<std::int32_t>::max())
+        throw std::invalid_argument("id_offset: expected 0 or more and ids below 2^31, got " +
+                                    std::to_string(id_offset));
     GrqPart::Geometry g{};
     g.groups = static_cast<int>(codebooks.shape(0));
     g.codebooks = static_cast<int>(codebooks.shape(1));
@@ -228,8 +235,8 @@ std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& m
 void bind_grq(py::module_& m) {
     const py::none none;
     py::class_<LockedPart>(m, "GrqPart")
-        .def(py::init(&build), py::kw_only(), py::arg("codebooks"), py::arg("mean"), py::arg("std"), py::arg("quantizers"),
-             py::arg("window"), py::arg("frames"), py::arg("positions"), py::arg("id_offset"))
+        .def(py::init(&build), py::kw_only(), py::arg("codebooks"), py::arg("mean"), py::arg("std"),
+             py::arg("quantizers"), py::arg("window"), py::arg("frames"), py::arg("positions"), py::arg("id_offset"))
         .def("add_conv", &LockedPart::add_conv, py::kw_only(), py::arg("encoder"), py::arg("weight"), py::arg("bias"),
              py::arg("stride") = 1, py::arg("padding") = 1, py::arg("upsample") = false, py::arg("relu") = false)
         .def("add_residual", &LockedPart::add_residual, py::kw_only(), py::arg("encoder"), py::arg("weight1"),

@@ -14,7 +14,8 @@ using namespace beingh0;
 namespace {
 
 HandModel build(const py::array& v_template, const py::array& shapedirs, const py::array& posedirs,
-                const py::array& j_regressor, const py::array& weights, const py::array& parents, const py::array& tips) {
+                const py::array& j_regressor, const py::array& weights, const py::array& parents,
+                const py::array& tips) {
     HandModel::Source s;
     s.v_template = checked<float>("v_template", v_template, {HandModel::kVertices, 3});
     s.shapedirs = checked<float>("shapedirs", shapedirs, {HandModel::kVertices, 3, HandModel::kBetas});

@@ -42,8 +42,8 @@ ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs,
     return conv;
 }
 
-void ConvNet::add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, bool upsample,
-                       bool relu) {
+void ConvNet::add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding,
+                       bool upsample, bool relu) {
     Layer layer;
     layer.conv = make_conv(w, bias, outputs, kernel, stride, padding, 1, upsample, relu);
     channels_ = outputs;

@@ -139,7 +139,8 @@ void GrqPart::quantise(const float* latent, std::ptrdiff_t stride, int blocks, s
                 int best = 0;  // the first of equals
                 for (int k = 1; k < g_.codes; ++k)
                     if (score[k] < score[best]) best = k;
-                const float* const row = codebooks_.data() + (static_cast<std::ptrdiff_t>(book) * g_.codes + best) * dim;
+                const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(book) * g_.codes + best;
+                const float* const row = codebooks_.data() + at * dim;
                 float* const residual = residual_.data() + static_cast<std::ptrdiff_t>(r) * dim;
                 for (int d = 0; d < dim; ++d) residual[d] -= row[d];
                 const int b = r / g_.positions, t = r % g_.positions;

@@ -46,8 +46,8 @@ class PackedWeights {
  public:
     PackedWeights() = default;
     // Element (tap, input i, output o) is w[tap * tap_stride + i * in_stride + o * out_stride]; bias may be null.
-    PackedWeights(const float* w, int taps, int inputs, int outputs, std::ptrdiff_t tap_stride, std::ptrdiff_t in_stride,
-                  std::ptrdiff_t out_stride, const float* bias);
+    PackedWeights(const float* w, int taps, int inputs, int outputs, std::ptrdiff_t tap_stride,
+                  std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias);
     int taps = 0, depth = 0, outputs = 0, panels = 0;
     FloatBuffer weights, bias;
     int columns() const noexcept { return static_cast<int>(bias.size()); }  // outputs rounded up to whole panels

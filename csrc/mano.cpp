@@ -16,7 +16,8 @@ constexpr int kFeatureStride = 144;  // 135 rounded up, rows stay aligned
 constexpr int kBetaStride = 16;
 
 // Joints 0..15 are MANO's, 16..20 the tips thumb to little. MANO's fingers are index, middle, little, ring, thumb.
-constexpr int kKeypointOrder[HandModel::kKeypoints] = {0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20};
+constexpr int kKeypointOrder[HandModel::kKeypoints] = {0, 13, 14, 15, 16, 1,  2, 3, 17, 4, 5,
+                                                       6, 18, 10, 11, 12, 19, 7, 8, 9,  20};
 
 using Affine = float[12];  // rows of a 3x4 matrix
 typedef float Row __attribute__((vector_size(16), aligned(4), may_alias));  // one row: four floats
@@ -57,28 +58,30 @@ HandModel::HandModel(const Source& s)
 
     // Mesh columns are [x of all vertices | y | z], padded so that skinning reads whole blocks.
     const int columns = 3 * kVertexStride;
-    std::vector<float> bias(static_cast<std::size_t>(columns)), shape(bias.size() * kBetas), pose(bias.size() * kPoseDirs);
+    const std::size_t width = static_cast<std::size_t>(columns);
+    std::vector<float> bias(width), shape(width * kBetas), pose(width * kPoseDirs);
     for (int v = 0; v < kVertices; ++v)
         for (int i = 0; i < 3; ++i) {
             const std::size_t column = static_cast<std::size_t>(i) * kVertexStride + v;
             bias[column] = s.v_template[3 * v + i];
-            for (int b = 0; b < kBetas; ++b) shape[b * bias.size() + column] = s.shapedirs[(3 * v + i) * kBetas + b];
-            for (int k = 0; k < kPoseDirs; ++k) pose[k * bias.size() + column] = s.posedirs[(3 * v + i) * kPoseDirs + k];
+            for (int b = 0; b < kBetas; ++b) shape[b * width + column] = s.shapedirs[(3 * v + i) * kBetas + b];
+            for (int k = 0; k < kPoseDirs; ++k) pose[k * width + column] = s.posedirs[(3 * v + i) * kPoseDirs + k];
         }
     shape_ = PackedWeights(shape.data(), 1, kBetas, columns, 0, columns, 1, bias.data());
     pose_ = PackedWeights(pose.data(), 1, kPoseDirs, columns, 0, columns, 1, nullptr);
     rest_.resize(static_cast<std::size_t>(kBlock) * pose_.columns());
 
     for (int set = 0; set < kTipSets; ++set) {
-        std::vector<float> tip_bias(3 * kTips), tip_shape(tip_bias.size() * kBetas), tip_pose(tip_bias.size() * kPoseDirs);
+        constexpr int kColumns = 3 * kTips;
+        std::vector<float> tip_bias(kColumns), tip_shape(kColumns * kBetas), tip_pose(kColumns * kPoseDirs);
         for (int tip = 0; tip < kTips; ++tip) {
             const int v = s.tips[set * kTips + tip];
             for (int i = 0; i < 3; ++i) {
                 tip_bias[3 * tip + i] = s.v_template[3 * v + i];
                 for (int b = 0; b < kBetas; ++b)
-                    tip_shape[b * tip_bias.size() + 3 * tip + i] = s.shapedirs[(3 * v + i) * kBetas + b];
+                    tip_shape[b * kColumns + 3 * tip + i] = s.shapedirs[(3 * v + i) * kBetas + b];
                 for (int k = 0; k < kPoseDirs; ++k)
-                    tip_pose[k * tip_bias.size() + 3 * tip + i] = s.posedirs[(3 * v + i) * kPoseDirs + k];
+                    tip_pose[k * kColumns + 3 * tip + i] = s.posedirs[(3 * v + i) * kPoseDirs + k];
             }
             TipWeights& w = tip_weights_[set][tip];
             w.count = 0;
@@ -88,8 +91,8 @@ HandModel::HandModel(const Source& s)
                     w.weight[w.count++] = s.weights[v * kJoints + j];
                 }
         }
-        tip_shape_[set] = PackedWeights(tip_shape.data(), 1, kBetas, 3 * kTips, 0, 3 * kTips, 1, tip_bias.data());
-        tip_pose_[set] = PackedWeights(tip_pose.data(), 1, kPoseDirs, 3 * kTips, 0, 3 * kTips, 1, nullptr);
+        tip_shape_[set] = PackedWeights(tip_shape.data(), 1, kBetas, kColumns, 0, kColumns, 1, tip_bias.data());
+        tip_pose_[set] = PackedWeights(tip_pose.data(), 1, kPoseDirs, kColumns, 0, kColumns, 1, nullptr);
         fixed_.tip_bias[set].resize(tip_shape_[set].bias.size());
     }
     tip_rest_.resize(static_cast<std::size_t>(kBlock) * tip_pose_[0].columns());
@@ -139,7 +142,8 @@ void HandModel::set_shape(const float* betas) noexcept {
 }
 
 void HandModel::forward(const Batch& batch) noexcept {
-    if (!batch.betas_per_hand && std::memcmp(batch.betas, fixed_.betas, sizeof fixed_.betas) != 0) set_shape(batch.betas);
+    if (!batch.betas_per_hand && std::memcmp(batch.betas, fixed_.betas, sizeof fixed_.betas) != 0)
+        set_shape(batch.betas);
     for (std::int64_t first = 0; first < batch.count; first += kBlock) {
         const std::int64_t left = batch.count - first;
         forward_block(batch, first, static_cast<int>(left < kBlock ? left : kBlock));
@@ -197,9 +201,10 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count) noe
         for (int j = 0; j < kJoints; ++j)
             for (int i = 0; i < 3; ++i) {
                 const float* const row = world[j] + 4 * i;
+                float* const to = skin + 12 * j + 4 * i;
                 posed[h][j][i] = row[3];
-                std::memcpy(skin + 12 * j + 4 * i, row, 3 * sizeof(float));
-                skin[12 * j + 4 * i + 3] = row[3] - (row[0] * joints[j][0] + row[1] * joints[j][1] + row[2] * joints[j][2]);
+                std::memcpy(to, row, 3 * sizeof(float));
+                to[3] = row[3] - (row[0] * joints[j][0] + row[1] * joints[j][1] + row[2] * joints[j][2]);
             }
         for (int i = 0; i < 3; ++i)
             offset[h][i] = (b.trans != nullptr ? b.trans[3 * hand + i] : 0.0f) - (b.center ? posed[h][0][i] : 0.0f);
@@ -232,8 +237,8 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count) noe
     pose_.multiply(feature_rows, count, rest_.data(), stride, b.betas_per_hand, false,
                    b.betas_per_hand ? nullptr : fixed_.template_bias.data());
     for (int h = 0; h < count; ++h)
-        simd().skin({rest_.data() + h * stride, kVertexStride, transforms_.data() + h * kJoints * 12, block_start_.data(),
-                     block_joint_.data(), block_weight_.data(), kVertices, offset[h],
+        simd().skin({rest_.data() + h * stride, kVertexStride, transforms_.data() + h * kJoints * 12,
+                     block_start_.data(), block_joint_.data(), block_weight_.data(), kVertices, offset[h],
                      b.vertices + (first + h) * kVertices * 3});
 }
 

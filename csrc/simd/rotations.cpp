@@ -23,8 +23,10 @@ void block(const float* axis_angle, int count, float* matrix) noexcept {
         const float r = (half - turns * 3.140625f) - turns * 9.67653589793e-4f;
         const float s = r * r;
         // sin(r)/r and cos(r) by their series on |r| <= pi/2; the first omitted terms are below 6e-8
-        const float sine = 1.0f + s * (-1.0f / 6 + s * (1.0f / 120 + s * (-1.0f / 5040 + s * (1.0f / 362880 - s * (1.0f / 39916800)))));
-        const float w = 1.0f + s * (-0.5f + s * (1.0f / 24 + s * (-1.0f / 720 + s * (1.0f / 40320 + s * (-1.0f / 3628800 + s * (1.0f / 479001600))))));
+        float sine = 1.0f / 362880 - s * (1.0f / 39916800);
+        sine = 1.0f + s * (-1.0f / 6 + s * (1.0f / 120 + s * (-1.0f / 5040 + s * sine)));
+        float w = 1.0f / 40320 + s * (-1.0f / 3628800 + s * (1.0f / 479001600));
+        w = 1.0f + s * (-0.5f + s * (1.0f / 24 + s * (-1.0f / 720 + s * w)));
         // sin(half)/angle without dividing by a small angle
         const float scale = turns == 0.0f ? 0.5f * sine : r * sine / angle;
         const float x = scale * x0, y = scale * y0, z = scale * z0;

@@ -25,6 +25,8 @@ _WEIGHT_STEMS = ("overfit", "net_best_mpjpe", "net_best_mpjpe_labeling")
 _NORMS = {None: "none", "LN": "layer", "GN": "group", "BN": "affine"}
 _BATCH_NORM_EPS = 1e-6
 _GROUP_NORM_GROUPS = 32
+_LARGEST_DILATION = 1 << 20  # far beyond any window
+_LARGEST_WINDOW = 4096
 _TRAINING_STATE = ("embed_avg", "cluster_size", "initted", "num_batches_tracked")  # of no use at run time
 
 
@@ -100,7 +102,7 @@ class TokenizerFolder:
                                   str(self.args_file))
         quantizer = self._choice("quantizer_name", None, ("group_residualvq", "residualvq"))
         part = TokenizerPart(
-            name=name, feature=feature, dims=dims, window=self._size("window_size", 64),
+            name=name, feature=feature, dims=dims, window=self._size("window_size", 64, largest=_LARGEST_WINDOW),
             fps=float(self._arg("fps", 20, (int, float))), down_t=self._size("down_t", 2, largest=8),
             groups=self._size("num_quant_groups", 2) if quantizer == "group_residualvq" else 1,
             quantizers=self._size("num_quantizers", 8), nb_code=self._size("nb_code", 512),
@@ -108,6 +110,14 @@ class TokenizerFolder:
             offset=offset, start=start)
         if not part.fps > 0:
             raise BundleError(f"{self.args_file}: fps: expected more than 0, got {part.fps}", str(self.args_file))
+        depth, growth = self._size("depth", 3, largest=64), self._size("dilation_growth_rate", 3)
+        if growth ** (depth - 1) > _LARGEST_DILATION:
+            raise BundleError(f"{self.args_file}: dilation_growth_rate: {growth} to the power of {depth - 1} is more "
+                              f"than the largest dilation, {_LARGEST_DILATION}", str(self.args_file))
+        width = self._size("width", 512)
+        if self.args.get("norm") == "GN" and width % _GROUP_NORM_GROUPS:
+            raise BundleError(f"{self.args_file}: width: expected a multiple of {_GROUP_NORM_GROUPS} with norm GN, "
+                              f"got {width}", str(self.args_file))
         if part.code_dim % part.groups:
             raise BundleError(f"{self.args_file}: code_dim: expected a multiple of {part.groups} groups, "
                               f"got {part.code_dim}", str(self.args_file))
@@ -180,9 +190,6 @@ class TokenizerFolder:
     def _resnet(self, kernel: _kernels.GrqPart, encoder: bool, name: str, width: int) -> None:
         depth, growth = self._size("depth", 3), self._size("dilation_growth_rate", 3)
         norm = self._choice("norm", None, (None, "LN", "GN", "BN"))
-        if norm == "GN" and width % _GROUP_NORM_GROUPS:
-            raise BundleError(f"{self.args_file}: width: expected a multiple of {_GROUP_NORM_GROUPS} with norm GN, "
-                              f"got {width}", str(self.args_file))
         for block in range(depth):
             prefix = f"model.{'encoder' if encoder else 'decoder'}.model.{name}.model.{block}."
             affine = {} if norm is None else {

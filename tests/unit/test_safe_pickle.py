@@ -247,7 +247,8 @@ def test_dangerous_names_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [
     pickle.dumps([1, 2]), b"", b"\x80\x02}", b"\x80\x05\xff\xff", pickle.dumps({"f": {"nested": 1}}),
-    pickle.dumps({"f": "text"}), pickle.dumps({"f": np.array([{}], object)}), pickle.dumps({"f": np.zeros(2, "f4,i4")})])
+    pickle.dumps({"f": "text"}), pickle.dumps({"f": np.array([{}], object)}),
+    pickle.dumps({"f": np.zeros(2, "f4,i4")})])
 def test_other_and_damaged_pickles_give_one_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(content)

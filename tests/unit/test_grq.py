@@ -1,0 +1,209 @@
+"""The tokenizer kernel itself: strict arguments, batches, threads; variants are in test_motion_tokenizer.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beingh0_edge import _kernels
+
+GROUPS, QUANTIZERS, CODES, CODE_DIM, WIDTH, DIMS, WINDOW, FRAMES, POSITIONS, OFFSET = 2, 3, 8, 12, 20, 5, 7, 8, 4, 100
+IDS = GROUPS * QUANTIZERS * POSITIONS
+
+
+def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def empty_part(**changes: Any) -> _kernels.GrqPart:
+    rng = np.random.default_rng(0)
+    arguments = {
+        "codebooks": weights(rng, GROUPS, QUANTIZERS, CODES, CODE_DIM // GROUPS) * 5, "mean": weights(rng, DIMS),
+        "std": np.ones(DIMS, np.float32), "quantizers": QUANTIZERS, "window": WINDOW, "frames": FRAMES,
+        "positions": POSITIONS, "id_offset": OFFSET}
+    return _kernels.GrqPart(**(arguments | changes))
+
+
+def conv(part: _kernels.GrqPart, encoder: bool, outputs: int, inputs: int, kernel: int = 3, **options: Any) -> None:
+    rng = np.random.default_rng(outputs)
+    part.add_conv(encoder=encoder, weight=weights(rng, outputs, inputs, kernel), bias=weights(rng, outputs), **options)
+
+
+def residual(part: _kernels.GrqPart, encoder: bool, **changes: Any) -> None:
+    rng = np.random.default_rng(7)
+    part.add_residual(**({
+        "encoder": encoder, "weight1": weights(rng, WIDTH, WIDTH, 3), "bias1": weights(rng, WIDTH),
+        "weight2": weights(rng, WIDTH, WIDTH, 1), "bias2": weights(rng, WIDTH), "dilation": 3,
+        "activation": "relu"} | changes))
+
+
+def make_part() -> _kernels.GrqPart:
+    part = empty_part()
+    conv(part, True, WIDTH, DIMS, relu=True)
+    conv(part, True, WIDTH, WIDTH, 4, stride=2)
+    residual(part, True)
+    conv(part, True, CODE_DIM, WIDTH)
+    conv(part, False, WIDTH, CODE_DIM, relu=True)
+    residual(part, False)
+    conv(part, False, WIDTH, WIDTH, upsample=True)
+    conv(part, False, DIMS, WIDTH)
+    part.finish()
+    return part
+
+
+PART = make_part()
+
+
+def ids_of(seed: int, blocks: int, start: int = 0) -> np.ndarray:
+    ids = np.full((blocks, start + IDS + 2), -9, np.int32)  # neighbours' ids, which must not be looked at
+    last = OFFSET + CODES * QUANTIZERS
+    ids[:, start: start + IDS] = np.random.default_rng(seed).integers(OFFSET, last, (blocks, IDS))
+    return ids
+
+
+def decode(ids: np.ndarray, start: int = 0) -> np.ndarray:
+    out = np.zeros((len(ids), WINDOW, DIMS), np.float32)
+    PART.decode(ids, start, out, 0)
+    return out
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 31, 32, 33, 70])
+def test_a_block_decodes_to_the_same_bits_alone_and_among_others(blocks: int) -> None:
+    ids = ids_of(1, blocks)
+    together = decode(ids)
+    for i in {0, blocks // 2, blocks - 1}:
+        assert np.array_equal(decode(ids[i: i + 1]), together[i: i + 1])
+
+
+@pytest.mark.parametrize("blocks", [1, 5, 33])
+def test_a_block_encodes_to_the_same_ids_alone_and_among_others(blocks: int) -> None:
+    features = np.random.default_rng(2).standard_normal((blocks, WINDOW, DIMS)).astype(np.float32)
+    together = np.zeros((blocks, IDS), np.int32)
+    PART.encode(features, together, 0)
+    alone = np.zeros((1, IDS), np.int32)
+    for i in range(blocks):
+        PART.encode(features[i: i + 1], alone, 0)
+        assert np.array_equal(alone[0], together[i])
+    assert together.min() >= OFFSET
+    assert together.max() < OFFSET + CODES * QUANTIZERS
+
+
+def test_only_the_own_columns_and_slots_are_touched() -> None:
+    ids = ids_of(3, 2, start=4)
+    wide = np.full((2, WINDOW, DIMS + 6), 9.0, np.float32)
+    PART.decode(ids, 4, wide, 5)
+    assert (wide[..., :5] == 9).all()
+    assert (wide[..., 5 + DIMS:] == 9).all()
+    assert np.array_equal(wide[..., 5: 5 + DIMS], decode(ids, 4))
+    slots = np.full((2, IDS + 6), -1, np.int32)
+    PART.encode(np.zeros((2, WINDOW, DIMS), np.float32), slots, 5)
+    assert (slots[:, :5] == -1).all()
+    assert (slots[:, 5 + IDS:] == -1).all()
+    assert (slots[:, 5: 5 + IDS] >= OFFSET).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_quantising_is_greedy_nearest_code(seed: int) -> None:
+    """Each id names the row nearest to what the earlier rows left over."""
+    features = np.random.default_rng(seed).standard_normal((1, WINDOW, DIMS)).astype(np.float32)
+    latent = PART.latent(features).astype(np.float64)
+    ids = np.zeros((1, IDS), np.int32)
+    PART.encode(features, ids, 0)
+    codes = (ids - OFFSET).reshape(GROUPS, POSITIONS, QUANTIZERS)
+    books = weights(np.random.default_rng(0), GROUPS, QUANTIZERS, CODES, CODE_DIM // GROUPS).astype(np.float64) * 5
+    assert np.array_equal(codes // CODES, np.broadcast_to(np.arange(QUANTIZERS), codes.shape))
+    for group in range(GROUPS):
+        rest = latent[0, :, group * 6: group * 6 + 6]
+        for q in range(QUANTIZERS):
+            distance = np.linalg.norm(rest[:, None] - books[group, q], axis=-1)
+            chosen = distance[np.arange(POSITIONS), codes[group, :, q] % CODES]
+            assert (chosen <= distance.min(1) + 1e-5).all()  # float32 distances of order one
+            rest = rest - books[group, q, codes[group, :, q] % CODES]
+
+
+def test_dequantised_ids_are_sums_of_codebook_rows() -> None:
+    ids = ids_of(4, 3)
+    books = weights(np.random.default_rng(0), GROUPS, QUANTIZERS, CODES, CODE_DIM // GROUPS) * 5
+    codes = (ids[:, :IDS] - OFFSET).reshape(3, GROUPS, POSITIONS, QUANTIZERS) % CODES
+    expected = sum(books[np.arange(GROUPS)[None, :, None], q, codes[..., q]] for q in range(QUANTIZERS))
+    assert np.array_equal(PART.dequantize(ids, 0), np.moveaxis(expected, 1, 2).reshape(3, POSITIONS, CODE_DIM))
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    batches = [ids_of(seed, 1 + seed) for seed in range(6)]
+    expected = [decode(ids) for ids in batches]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda i: (i % 6, decode(batches[i % 6])), range(120)))
+    assert all(np.array_equal(out, expected[i]) for i, out in results)
+
+
+@pytest.mark.parametrize(("at", "value"), [((0, 0), OFFSET - 1), ((1, IDS - 1), OFFSET + CODES * QUANTIZERS),
+                                           ((1, 3), -2**31), ((0, 5), 2**31 - 1)])
+def test_ids_outside_the_part_are_found_and_refused(at: tuple[int, int], value: int) -> None:
+    ids = ids_of(5, 2)
+    assert PART.first_foreign_id(ids, 0) == -1
+    ids[at] = value
+    assert PART.first_foreign_id(ids, 0) == at[0] * ids.shape[1] + at[1]
+    message = rf"ids\[{at[0]}, {at[1]}\]: expected an id in \[100, 124\), got {value}"
+    with pytest.raises(ValueError, match=message):
+        decode(ids)
+    with pytest.raises(ValueError, match=message):
+        PART.dequantize(ids, 0)
+
+
+OUT = np.zeros((1, WINDOW, DIMS), np.float32)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: PART.decode(ids_of(0, 1).astype(np.int64), 0, OUT, 0), r"ids: expected int32\[N, N\], got int64\[1, 26\]"),
+    (lambda: PART.decode(ids_of(0, 1)[:, ::-1], 0, OUT, 0), "not C-contiguous"),
+    (lambda: PART.decode(ids_of(0, 1), 3, OUT, 0), r"ids: expected at least 27 per block, got int32\[1, 26\]"),
+    (lambda: PART.decode(ids_of(0, 1), -1, OUT, 0), "ids: expected at least"),
+    (lambda: PART.decode(ids_of(0, 2), 0, OUT, 0), r"out: expected float32\[2, 7, N\], got float32\[1, 7, 5\]"),
+    (lambda: PART.decode(ids_of(0, 1), 0, OUT, 1), "out: expected at least 6 columns, got 5"),
+    (lambda: PART.decode(ids_of(0, 1), 0, OUT, -1), "out: expected at least"),
+    (lambda: PART.encode(np.zeros((1, 6, DIMS), np.float32), ids_of(0, 1), 0),
+     r"features: expected float32\[N, 7, 5\], got float32\[1, 6, 5\]"),
+    (lambda: PART.encode(OUT, ids_of(0, 2), 0), "ids: expected 1 rows"),
+    (lambda: PART.latent(OUT.astype(np.float64)), "features: expected float32"),
+    (lambda: residual(PART, True), "cannot be added to a finished part"), (lambda: PART.finish(), "already finished"),
+    (lambda: decode_unfinished(), "call finish"), (lambda: empty_part().finish(), "layers: encoder gives"),
+    (lambda: conv(empty_part(), True, 4, 6), r"weight: expected float32\[N, 5, N\], got float32\[4, 6, 3\]"),
+    (lambda: conv(empty_part(), True, 4, DIMS, 40), "kernel 40 with padding 1 does not fit 8 frames"),
+    (lambda: conv(empty_part(), True, 4, DIMS, padding=3), "padding"),
+    (lambda: conv(empty_part(), True, 4, DIMS, stride=0), "stride: expected 1 to"),
+    (lambda: residual(widened(), True, activation="tanh"), "activation: expected relu, silu or gelu, got tanh"),
+    (lambda: residual(widened(), True, norm="group"), "norm: expected scale and shift of both norms"),
+    (lambda: residual(widened(), True, norm="instance"), "norm: expected none, affine, layer or group"),
+    (lambda: residual(widened(), True, norm="group", **dict.fromkeys(
+        ("scale1", "shift1", "scale2", "shift2"), np.ones(WIDTH, np.float32))), "expects a multiple of 32 channels"),
+    (lambda: residual(widened(), True, dilation=0), "dilation: expected 1 to"),
+    (lambda: empty_part(codebooks=np.zeros((2, 2, 8, 6), np.float32)), r"codebooks: expected \[G, 1 or 3, K, D\]"),
+    (lambda: empty_part(codebooks=np.zeros((2, 3, 0, 6), np.float32)), "codebooks: expected 1 to"),
+    (lambda: empty_part(std=np.ones(4, np.float32)), r"std: expected float32\[5\], got float32\[4\]"),
+    (lambda: empty_part(window=9), "frames: expected at least window"), (lambda: empty_part(id_offset=-1), "id_offset"),
+    (lambda: empty_part(id_offset=2**31 - 5), "id_offset")])
+def test_wrong_arguments_are_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def widened() -> _kernels.GrqPart:
+    part = empty_part()
+    conv(part, True, WIDTH, DIMS)
+    return part
+
+
+def decode_unfinished() -> None:
+    widened().decode(ids_of(0, 1), 0, OUT, 0)
+
+
+def test_a_read_only_output_is_refused() -> None:
+    frozen = OUT.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="not writeable"):
+        PART.decode(ids_of(0, 1), 0, frozen, 0)
