@@ -22,7 +22,7 @@ works; it has never seen a real photo or a real hand.
 
 ## How it was made
 
-    beingh0 train nano --out runs/nano --bundle runs/nano/bundle
+    beingh0 train nano --out runs/nano --bundle runs/nano/bundle --pictures {pictures}
 
 Seed {seed}; {scenes} scenes, three tasks each, so that only the words decide; {pictures} pictures seen in {steps} steps
 ({minutes:.0f} minutes of training on {machine}, {device}). Parts of a run: {budget}. The full recipe is in
