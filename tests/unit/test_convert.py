@@ -44,7 +44,7 @@ def test_the_recorded_checkpoint_converts_with_every_flag(tmp_path: Path, capsys
     out = tmp_path / "bundle"
     assert main(["convert", str(GOLDEN / "checkpoint"), "--tokenizer", TOKENIZER,
                  "--mano-left", str(HANDS / "synthetic_left.npz"), "--mano-right", str(HANDS / "synthetic_right.npz"),
-                 "--layout", "full", "--quant", "F32", "--vision", "fp32", "--out", str(out)]) == 0
+                 "--layout", "full", "--quant", "F32", "--vision", "fp32", "--report", "0", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
     policy = Policy.load(out, threads=1)
     golden = np.load(GOLDEN / "golden.npz")
@@ -103,6 +103,8 @@ def test_wrong_options_are_one_line(tiny_checkpoint: Path, tmp_path: Path, capsy
     assert "no such motion tokenizer folder" in fails_with_one_line(
         capsys, given, *out, "--tokenizer", f"{tmp_path}/a+{tmp_path}/b")
     assert "no such hand model" in fails_with_one_line(capsys, given, *out, "--mano-left", f"{tmp_path}/none.pkl")
+    assert "--report: expected a whole number from 0 on, got -1" in fails_with_one_line(
+        capsys, given, *out, "--report", "-1")
     assert "no such checkpoint folder" in fails_with_one_line(capsys, f"{tmp_path}/none", *out)
     assert list(tmp_path.iterdir()) == []
 
@@ -121,7 +123,7 @@ def test_all_that_is_wrong_with_the_weights_is_one_line(folder: Path, tmp_path: 
 
 def test_a_bundle_is_only_replaced_when_told(tiny_checkpoint: Path, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(tiny_checkpoint), "--out", str(tmp_path / "bundle"), "--quant"]
+    arguments = [str(tiny_checkpoint), "--out", str(tmp_path / "bundle"), "--report", "0", "--quant"]
     assert main(["convert", *arguments, "F16"]) == 0
     capsys.readouterr()
     assert "already exists" in fails_with_one_line(capsys, *arguments, "Q8_0")
@@ -158,6 +160,7 @@ def test_progress_says_share_rate_and_time_left(capsys: pytest.CaptureFixture[st
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("100%")
     assert "B/s  0 s left  checking z" in first
+    assert "B/s" not in second
     assert "0 s left  vision layer 1" in second
 
 
@@ -192,7 +195,8 @@ def far_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
 def test_hub_ids_convert_and_are_named_in_the_manifest(far_hub: dict[str, Path], tmp_path: Path,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     (far_hub["Org/Model-1B"] / "edge.json").unlink()
-    arguments = ["convert", "Org/Model-1B", "--tokenizer", "Org/GRVQ/wrist+Org/GRVQ/finger", "--out", "bundle"]
+    arguments = ["convert", "Org/Model-1B", "--tokenizer", "Org/GRVQ/wrist+Org/GRVQ/finger", "--out", "bundle",
+                 "--report", "0"]
     assert main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "Org/Model-1B/model.safetensors" in said

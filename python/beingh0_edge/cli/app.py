@@ -185,6 +185,22 @@ def bundle_verify(bundle: BundleArgument) -> None:
     typer.echo(verify(bundle))
 
 
+@bundle.command("compare")
+def bundle_compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A bundle: the original.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="A bundle of the same model.", show_default=False)],
+    samples: Annotated[int, typer.Option(parser=_whole_number, metavar="N", help="Questions to ask both.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+) -> None:
+    """What B costs or saves against A.
+
+    Sizes, number formats, errors of every part, and how far apart the motions end.
+    """
+    from .bundles import compare
+
+    typer.echo(compare(a, b, samples, json))
+
+
 @app.command()
 def convert(
     checkpoint: Annotated[str, typer.Argument(
@@ -205,6 +221,9 @@ def convert(
         metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ...")] = "Q8_0",
     vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32 or fp16.")] = "fp16",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
+    report: Annotated[int, typer.Option(
+        parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "
+                                                "the float32 model lies beside it for a while. 0: no report.")] = 3,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="Only list what would be read and written, after checking all but the values.")] = False,
 ) -> None:
@@ -216,7 +235,7 @@ def convert(
     from .convert import Request, run_convert
 
     typer.echo(run_convert(Request(checkpoint, out, tokenizer, mano_left, mano_right, layout, quant, vision,
-                                   overwrite), dry_run))
+                                   overwrite, report), dry_run))
 
 
 @app.command()

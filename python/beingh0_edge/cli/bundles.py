@@ -1,8 +1,10 @@
-"""`beingh0 bundle inspect` and `beingh0 bundle verify`."""
+"""`beingh0 bundle inspect`, `verify` and `compare`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from typing import Any
 
 from ..bundle import Bundle
 from .tables import table
@@ -46,3 +48,50 @@ def inspect(path: str, as_json: bool) -> str:
     rows += [(key.replace("_", " "), str(value)) for key, value in m.provenance.items()
              if isinstance(value, str | int)]
     return table(rows)
+
+
+def compare(path_a: str, path_b: str, count: int, as_json: bool) -> str:
+    """Raises ValueError if the bundles are not of one model."""
+    from ..quantize.report import compare_bundles, describe, read_report
+    from .convert import Meter, quiet
+    from .samples import samples_for
+
+    if count < 1:
+        raise ValueError(f"--samples: expected a whole number from 1 on, got {count}")
+    a, b = Bundle.open(path_a), Bundle.open(path_b)
+    meter = Meter()
+    with quiet():
+        samples, source = samples_for(a, count)
+        measured = asdict(compare_bundles(a, b, samples, progress=meter))
+    meter.close()
+    facts = [describe(bundle) for bundle in (a, b)]
+    reports = [read_report(bundle) for bundle in (a, b)]
+    if as_json:
+        return json.dumps({"samples_are": source, "a": facts[0], "b": facts[1], "reports": reports,
+                           "b_against_a": measured}, indent=1, ensure_ascii=False)
+    return "\n\n".join([_side_by_side(facts, reports), _against(measured, source)])
+
+
+def _side_by_side(facts: list[dict[str, Any]], reports: list[dict[str, Any] | None]) -> str:
+    from ..quantize.report import answer_rows
+
+    rows: list[tuple[str, ...]] = [("", "A", "B")]
+    rows += [(key.replace("_", " "), *(str(fact[key]) for fact in facts))
+             for key in ("name", "layout", "quant", "vision", "text_embeddings", "motion")]
+    kinds = [sorted({tensor["became"] for tensor in fact["tensors"]}) for fact in facts]
+    rows += [("tensor types", *(", ".join(kind) for kind in kinds)),
+             ("size, MB", *(f"{fact['total_bytes'] / 1e6:.2f}" for fact in facts)),
+             ("read per id, MB", *(f"{fact['bytes_per_token'] / 1e6:.2f}" for fact in facts))]
+    columns = [dict(answer_rows(report["measured"])) if report else {} for report in reports]
+    rows += [(f"report: {what}", *(column.get(what, "no report") for column in columns))
+             for what in dict.fromkeys([*columns[0], *columns[1]])]
+    return table(rows)
+
+
+def _against(measured: dict[str, Any], source: str) -> str:
+    from ..quantize.report import answer_rows
+
+    rows = [("B against A", "max error", "mean error", "cosine")]
+    rows += [(part, f"{e['max_abs']:.3g}", f"{e['mean_abs']:.3g}",
+              "not defined" if e["cosine"] is None else f"{e['cosine']:.7f}") for part, e in measured["parts"].items()]
+    return "\n".join([table(rows), "", table(answer_rows(measured)), "", f"{measured['samples']} samples: {source}"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from ..quantize import Plan
 
 _TERMINAL_EVERY_S, _LOG_EVERY_S = 0.2, 10.0
+_BYTES = ("checking", "language")  # stages that count bytes; the others count layers or samples
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Request:
     quant: str = "Q8_0"
     vision: str = "fp16"
     overwrite: bool = False
+    report: int = 3
 
     def folders(self) -> list[str] | None:
         """Raises ValueError for an empty name."""
@@ -49,9 +54,11 @@ class Request:
 
 def run_convert(request: Request, dry_run: bool) -> str:
     """Converts, or with `dry_run` only tells what that would take. Raises ValueError, BundleError, BackendError."""
-    from ..quantize import build_bundle, plan_bundle
+    from ..quantize import add_report, build_bundle, plan_bundle
     from ..quantize.build import check_target
 
+    if request.report < 0:
+        raise ValueError(f"--report: expected a whole number from 0 on, got {request.report}")
     names = request.folders()
     wanted = _choices(request, names)
     check_target(request.out, request.overwrite)
@@ -64,12 +71,22 @@ def run_convert(request: Request, dry_run: bool) -> str:
     plan = plan_bundle(checkpoint, choices)
     if dry_run:
         return _as_text(plan, request)
-    _check_space(request.out, sum(plan.writes.values()))
+    needed = sum(plan.writes.values())
+    if request.report:
+        needed += sum(plan_bundle(checkpoint, replace(choices, quant="F32", vision="fp32")).writes.values())
+    _check_space(request.out, needed)
     meter = Meter()
-    bundle = build_bundle(
-        checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
-        tokenizer_folders=folders, hands=request.hands(), overwrite=request.overwrite, progress=meter,
-        origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
+    with quiet():
+        bundle = build_bundle(
+            checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
+            tokenizer_folders=folders, hands=request.hands(), overwrite=request.overwrite, progress=meter,
+            origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
+        if request.report:
+            from .samples import samples_for
+
+            samples, source = samples_for(bundle, request.report)
+            bundle = add_report(checkpoint, bundle, samples, source, tokenizer_folders=folders,
+                                hands=request.hands(), progress=meter)
     meter.close()
     return _summary(bundle)
 
@@ -101,10 +118,15 @@ def _as_text(plan: Plan, request: Request) -> str:
 
 
 def _summary(bundle: Bundle) -> str:
+    from ..quantize.report import REPORT_MD, answer_rows, read_report
+
     types = bundle.inspect()["language"]["tensor_types"]
     total = sum(entry.size for entry in bundle.manifest.files)
     kinds = ", ".join(f"{count} {kind}" for kind, count in types.items())
-    return f"{bundle.root}: {_size(total)} in {len(bundle.manifest.files)} files; language model tensors: {kinds}"
+    lines = [f"{bundle.root}: {_size(total)} in {len(bundle.manifest.files)} files; language model tensors: {kinds}"]
+    if report := read_report(bundle):
+        lines += [_indented(answer_rows(report["measured"])), f"more in {bundle.path(REPORT_MD)}"]
+    return "\n".join(lines)
 
 
 def _check_space(out: Path, needed: int) -> None:
@@ -126,24 +148,40 @@ def _size(count: float) -> str:
     return f"{count:.2f} GB"
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Only warnings from the libraries and from loading: the meter says what goes on."""
+    loggers = [logging.getLogger(name) for name in ("gguf", "beingh0_edge")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 class Meter:
     """A line per stage on stderr with share, rate and time left: rewritten on a terminal, else every ten seconds."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._stage, self._shown, self._started = "", 0.0, 0.0
+        self._stage, self._shown = "", 0.0
+        self._started = self._called = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now, stage = time.monotonic(), what.split()[0]
         if stage != self._stage:
-            self._stage, self._started, self._shown = stage, now, now
+            self._stage, self._started, self._shown = stage, self._called, self._called
+        self._called = now
         every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
         if now - self._shown < every and done < total:
             return
         self._shown = now
         spent = max(now - self._started, 1e-9)
         rate, left = done / spent, spent * (total - done) / max(done, 1)
-        speed = f"{_size(rate)}/s" if total > 1_000_000 else f"{rate:.1f}/s"  # bytes, or layers and samples
+        speed = f"{_size(rate)}/s" if stage in _BYTES else f"{rate:.2g}/s"
         line = f"{done / total:4.0%}  {speed}  {left:.0f} s left  {what}"
         print(f"\r{line[:100]:<100}" if self._terminal else line, end="" if self._terminal else "\n",
               file=sys.stderr, flush=True)

@@ -1,0 +1,186 @@
+"""The verification report of a bundle: report.json for programs, report.md for people."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from beingh0_edge.bundle import MANIFEST, Bundle, FileEntry, sha256_of
+from beingh0_edge.files import staged, write_json
+from beingh0_edge.gguf_header import read_gguf_header
+from beingh0_edge.policy import Policy
+
+from .build import build_bundle
+from .checkpoint import Checkpoint, Progress
+from .measure import Measured, Original, Sample, measure
+from .quant_types import row_bytes, wanted_type
+
+REPORT_JSON, REPORT_MD = "report.json", "report.md"
+_FORMAT = "beingh0-edge report 1"
+
+
+@dataclass(frozen=True)
+class TensorFact:
+    """A language model tensor: the type the mix wanted, what its width allowed, and its bytes."""
+
+    name: str
+    wanted: str
+    became: str
+    bytes: int
+
+
+def tensor_facts(bundle: Bundle) -> list[TensorFact]:
+    """Every tensor of language.gguf, in file order."""
+    m = bundle.manifest
+    header = read_gguf_header(bundle.path(m.language.file))
+    overrides: Mapping[str, str] = m.provenance.get("overrides", {})
+    return [TensorFact(name, wanted_type(name, shape, m.language.quant, m.language.layers, overrides),
+                       header.types[name], prod(shape[:-1]) * row_bytes(header.types[name], shape[-1]))
+            for name, shape in header.shapes.items()]
+
+
+def bytes_per_token(bundle: Bundle) -> int:
+    """What the processor reads of the language model for every generated id (of the embedding, one row)."""
+    language, total = bundle.manifest.language, 0
+    for fact in tensor_facts(bundle):
+        embedding = fact.name == "token_embd.weight" and not language.tied
+        total += fact.bytes // language.rows if embedding else fact.bytes
+    return total
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """What a report says of a bundle without running it."""
+    m = bundle.manifest
+    sizes = {entry.path: entry.size for entry in m.files if entry.path not in (REPORT_JSON, REPORT_MD)}
+    return {
+        "name": m.name, "layout": m.language.layout, "quant": m.language.quant, "vision": m.vision.precision,
+        "text_embeddings": m.embeddings.dtype, "motion": m.motion.precision if m.motion else None,
+        "total_bytes": sum(sizes.values()), "files": sizes, "bytes_per_token": bytes_per_token(bundle),
+        "tensors": [asdict(fact) for fact in tensor_facts(bundle)]}
+
+
+def add_report(checkpoint_dir: str | Path, bundle: Bundle, samples: Sequence[Sample], source: str, *,
+               tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
+               threads: int | None = None, progress: Progress | None = None) -> Bundle:
+    """Measures the bundle against its checkpoint, writes both files into it, and returns it with its new manifest.
+
+    source                    what the samples are, for people
+    tokenizer_folders, hands  as given to build_bundle
+    Raises                    what build_bundle and measure raise; the bundle is then as it was.
+
+    For the greedy answers an F32 bundle lies beside this one for a while.
+    """
+    checkpoint = Checkpoint(Path(checkpoint_dir))
+    with TemporaryDirectory(prefix=".beingh0-", suffix=".exact", dir=bundle.root.parent) as scratch:
+        exact = build_bundle(checkpoint_dir, Path(scratch) / "exact", quant="F32", vision="fp32",
+                             tokenizer_folders=tokenizer_folders, hands=hands, progress=progress)
+        original, policy = Policy.load(exact, threads=threads), Policy.load(bundle, threads=threads)
+        try:
+            measured = measure(Original(original, checkpoint), policy, samples, progress)
+        finally:
+            original.close()
+            policy.close()
+    facts = {"format": _FORMAT, "samples_are": source, **describe(bundle), "measured": asdict(measured)}
+    with staged(bundle.root) as stage:
+        write_json(stage / REPORT_JSON, facts)
+        (stage / REPORT_MD).write_text(markdown(facts), encoding="utf-8")
+    ours = tuple(FileEntry(name, bundle.path(name).stat().st_size, sha256_of(bundle.path(name)))
+                 for name in (REPORT_JSON, REPORT_MD))
+    others = tuple(entry for entry in bundle.manifest.files if entry.path not in (REPORT_JSON, REPORT_MD))
+    manifest = replace(bundle.manifest, files=tuple(sorted(others + ours, key=lambda entry: entry.path)))
+    write_json(bundle.root / MANIFEST, json.loads(manifest.to_json()))
+    return Bundle(bundle.root, manifest)
+
+
+def read_report(bundle: Bundle) -> dict[str, Any] | None:
+    """The bundle's report.json, if it has one of this format."""
+    if REPORT_JSON not in {entry.path for entry in bundle.manifest.files}:
+        return None
+    facts = json.loads(bundle.path(REPORT_JSON).read_bytes())
+    return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else None
+
+
+def compare_bundles(a: Bundle, b: Bundle, samples: Sequence[Sample], *, threads: int | None = None,
+                    progress: Progress | None = None) -> Measured:
+    """Bundle b measured against bundle a as the original. Raises ValueError if they are not of one model."""
+    first, second = Policy.load(a, threads=threads), Policy.load(b, threads=threads)
+    try:
+        return measure(Original(first), second, samples, progress)
+    finally:
+        first.close()
+        second.close()
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def markdown(facts: Mapping[str, Any]) -> str:
+    """report.md from report.json's contents."""
+    got = facts["measured"]
+    lines = [
+        f"# {facts['name']}: what the conversion cost", "",
+        f"{facts['layout']} layout, language model {facts['quant']}, vision {facts['vision']}, text embeddings "
+        f"{facts['text_embeddings']}, motion tokenizer {facts['motion'] or 'none'}. Measured on {got['samples']} "
+        f"samples: {facts['samples_are']}.", "",
+        "Vision, text embeddings and logits are compared with the checkpoint read in plain numpy, float32. Whole "
+        "answers, motion and robot actions are compared with an F32 bundle of the checkpoint (llama.cpp, float32 "
+        "cache).", "",
+        "## Parts", "", "| part | max error | mean error | cosine |", "|---|---:|---:|---:|",
+        *(f"| {part} | {e['max_abs']:.3g} | {e['mean_abs']:.3g} | {_number(e['cosine'], '.7f')} |"
+          for part, e in got["parts"].items()), "",
+        "Logits: of the motion ids after every place of the original's greedy answer; the bundle sees with its own "
+        "vision tower. Motion decoder: metres and matrix elements of the same ids.", "",
+        "## Answers", "", "| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in answer_rows(got)), "",
+        "## Size", "", "| file | bytes |", "|---|---:|",
+        *(f"| {path} | {size:,} |" for path, size in facts["files"].items()),
+        f"| all | {facts['total_bytes']:,} |", "",
+        f"Every generated id reads {facts['bytes_per_token']:,} bytes of the language model.", "",
+        "## What the tensors really became", "", "| tensors | wanted | became | how many | bytes |",
+        "|---|---|---|---:|---:|",
+        *(f"| {kind} | {wanted} | {became}{'' if wanted == became else ' (fallback)'} | {count} | {size:,} |"
+          for (kind, wanted, became), (count, size) in _grouped(facts["tensors"]).items()), ""]
+    if any(fact["wanted"] != fact["became"] for fact in facts["tensors"]):
+        lines += ["A fallback: the rows are not a multiple of the wanted type's block, so llama.cpp's substitute is "
+                  "used.", ""]
+    return "\n".join(lines)
+
+
+def answer_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, figure) of everything about whole answers that was measured."""
+    rows = [("likeliest next id is the original's", _share(measured["agreement"])),
+            ("KL divergence per id, nats", _number(measured["kl"], ".3g")),
+            ("greedy ids that are equal", _share(measured["same_ids"])),
+            ("MPJPE to the original's greedy motion, mm", _number(measured["mpjpe_mm"], ".3f")),
+            ("the same, worst sample, mm", _number(measured["mpjpe_worst_mm"], ".3f"))]
+    if measured["true_mm"] is not None:
+        original, got = measured["true_mm"]
+        rows += [("MPJPE to the true motion: original, mm", f"{original:.2f}"),
+                 ("MPJPE to the true motion: this bundle, mm", f"{got:.2f}")]
+    return rows
+
+
+def _grouped(tensors: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """(kind, wanted, became) -> (count, bytes); the layers of one kind together."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    sizes: Counter[tuple[str, str, str]] = Counter()
+    for fact in tensors:
+        words = fact["name"].split(".")
+        kind = ".".join(["blk.*", *words[2:]]) if words[0] == "blk" else fact["name"]
+        key = (kind, fact["wanted"], fact["became"])
+        counts[key] += 1
+        sizes[key] += fact["bytes"]
+    return {key: (counts[key], sizes[key]) for key in counts}
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2%}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)
