@@ -1,8 +1,8 @@
 """`python -m beingh0_edge.firmware_bridge.simulators inspire_rh56?fault=echo`: prints its port, serves it
 until stdin ends.
 
-Lines on stdin change it while it runs: `fault drop:0.5`, `unplug`, `replug`, `set object=400`; each is
-answered by `ok` or `error: ...`.
+Lines on stdin change it while it runs: `fault drop:0.5`, `unplug`, `replug`, `reset`, `set object=400`;
+each is answered by `ok` or `error: ...`.
 """
 
 from __future__ import annotations

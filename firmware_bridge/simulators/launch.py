@@ -35,7 +35,7 @@ class SimulatorSpec:
         return SIMULATORS[self.name].device(self.options)
 
     def server(self) -> Server:
-        return SIMULATORS[self.name].server(self.device(), self)
+        return SIMULATORS[self.name].server(self)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Simulator:
     """One row of the table: how to make the device, what it stands on, and the speed of that."""
 
     device: Callable[[Mapping[str, str]], Device]
-    server: Callable[[Device, SimulatorSpec], Server]
+    server: Callable[[SimulatorSpec], Server]
     baud: int
     prefix: str = ""  # of the port's name
 
@@ -86,7 +86,7 @@ class RunningSimulator:
         self.port = port  # what `Bridge.open` takes
 
     def command(self, line: str) -> None:
-        """`fault drop:1`, `unplug`, `replug`, `set object=400`. Raises ValueError if it is not understood."""
+        """`fault drop:1`, `unplug`, `replug`, `reset`, `set object=400`. Raises ValueError if it is not understood."""
         if self._process.stdin is None or self._process.stdout is None or self._process.poll() is not None:
             raise TransportError(f"the simulated hand on {self.port} has ended")
         self._process.stdin.write(line + "\n")

@@ -43,6 +43,9 @@ class Device(Protocol):
 
 
 class Wiring(Protocol):
+    def device(self) -> Device:
+        """A new one, as at the start."""
+
     @property
     def faults(self) -> Faults: ...
     @property
@@ -58,8 +61,9 @@ class Server(abc.ABC):
 
     port: str
 
-    def __init__(self, device: Device, wiring: Wiring) -> None:
-        self._device = device
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._device = wiring.device()
         self._faults = wiring.faults
         self._chance = random.Random(wiring.seed)
         self._byte_s = _BITS_PER_BYTE / wiring.baud if wiring.baud else 0.0
@@ -133,11 +137,15 @@ class Server(abc.ABC):
             self.unplug()
         elif verb == "replug":
             self.plug()
+        elif verb == "reset":
+            self._device = self._wiring.device()
+            self._faults = self._wiring.faults
+            self.plug()
         elif verb == "set" and "=" in rest:
             name, _, value = rest.partition("=")
             self._device.set(name, value)
         else:
-            raise ValueError(f"unknown command {line!r}; known: fault, unplug, replug, set NAME=VALUE")
+            raise ValueError(f"unknown command {line!r}; known: fault, unplug, replug, reset, set NAME=VALUE")
 
     def _answer(self, request: bytes, reply: bytes, received_s: float, pause_s: float) -> None:
         def strikes(name: str) -> float | None:
@@ -181,8 +189,8 @@ class Server(abc.ABC):
 
 
 class PtyServer(Server):
-    def __init__(self, device: Device, wiring: Wiring) -> None:
-        super().__init__(device, wiring)
+    def __init__(self, wiring: Wiring) -> None:
+        super().__init__(wiring)
         self._folder = tempfile.TemporaryDirectory(prefix="beingh0-sim-")
         self.port = os.path.join(self._folder.name, "port")
         self._master = -1

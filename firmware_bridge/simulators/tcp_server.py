@@ -7,14 +7,14 @@ import select
 import socket
 import time
 
-from beingh0_edge.firmware_bridge.simulators.server import Device, Server, Wiring
+from beingh0_edge.firmware_bridge.simulators.server import Server, Wiring
 
 
 class TcpServer(Server):
     """One client at a time, as these hands."""
 
-    def __init__(self, device: Device, wiring: Wiring) -> None:
-        super().__init__(device, wiring)
+    def __init__(self, wiring: Wiring) -> None:
+        super().__init__(wiring)
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
         self._number = 0

@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 
+import bridge_bench as bench
 import numpy as np
 import pytest
+from bridge_bench import PATIENCE_S, TOLERANT, move, wait_for
 
 from beingh0_edge.errors import (
     HandError,
@@ -24,28 +26,18 @@ SPEC = hand_spec("inspire_rh56")
 SIM = "sim:inspire_rh56"
 PARTLY_CLOSED = 0.25 * SPEC.upper_rad
 REGISTER_STEP_RAD = 1.62e-3  # one count of the widest joint
-TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5)  # of a noisy wire on a busy machine
-PATIENCE_S = 10.0  # far beyond anything expected; only bounds a hang
 
 
 def close_to(pose, seconds=0.3):
-    """A smooth move from open to `pose`."""
-    t = np.linspace(0.0, seconds, 16)
-    q = 0.5 * (1 - np.cos(np.pi * t / seconds))[:, None] * np.asarray(pose)
-    return HandTrajectory(t, q, SPEC.joint_names)
+    return move(SPEC.joint_names, pose, seconds)
 
 
-def wait_for(condition, what):
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, f"timed out waiting for {what}"
-        time.sleep(0.005)
+def open_armed(port=None, **options):
+    return bench.open_armed("inspire_rh56", port, **options)
 
 
-def open_armed(port=SIM, **options):
-    hand = Bridge.open("inspire_rh56", port=port, **options)
-    hand.arm()
-    return hand
+def simulated(**options):
+    return bench.simulated("inspire_rh56", **options)
 
 
 def ask(port, request, reply_size):
@@ -68,7 +60,7 @@ def test_the_hand_ends_where_the_trajectory_ends():
         wait_for(lambda: np.abs(hand.state.q_rad - PARTLY_CLOSED).max() < 2 * REGISTER_STEP_RAD, "arrival")
         wait_for(lambda: (hand.state.status == 2).all(), "the hand to say so")
         state = hand.state
-        assert state.counts["timeout"] == 0
+        assert state.counts["checksum"] == state.counts["refused"] == state.counts["implausible"] == 0
 
 
 def test_joints_are_matched_by_name_not_by_position():
@@ -80,7 +72,7 @@ def test_joints_are_matched_by_name_not_by_position():
 
 
 def test_opening_and_looking_moves_nothing():
-    with Bridge.open("inspire_rh56", port=SIM + "?pose=400,500,600,700,800,900") as hand:
+    with Bridge.open("inspire_rh56", port=simulated(pose="400,500,600,700,800,900").port) as hand:
         wait_for(lambda: hand.state.cycle > 20, "cycles")
         assert hand.state.state == "idle"
         assert set(hand.log.written) == {"nothing"}
@@ -91,7 +83,7 @@ def test_opening_and_looking_moves_nothing():
 
 
 def test_the_first_command_is_the_measured_pose():
-    with open_armed(SIM + "?pose=400,500,600,700,800,900") as hand:
+    with open_armed(simulated(pose="400,500,600,700,800,900").port) as hand:
         wait_for(lambda: "done" in hand.log.written, "the first write")
         log = hand.log
         first = log.written.index("done")
@@ -166,7 +158,8 @@ def test_a_trajectory_that_lies_in_the_past_is_stale():
 def test_a_noisy_wire_is_counted_and_the_motion_goes_on():
     faults = {"drop:0.1": "timeout", "corrupt:0.1": "checksum", "duplicate": "late", "echo": "echo",
               "garbage": "garbage", "split": None, "wrong_id:0.1": "foreign", "truncate:0.1": "truncated"}
-    with start_simulator(SIM + "?seed=5") as simulator, open_armed(simulator.port, safety=TOLERANT) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port, safety=TOLERANT) as hand:
         for i, (fault, kind) in enumerate(faults.items()):
             simulator.command("fault ")
             hand.arm()
@@ -184,7 +177,8 @@ def test_a_noisy_wire_is_counted_and_the_motion_goes_on():
 
 
 def test_a_silent_hand_is_a_fault_that_only_reset_and_arm_leave():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port, reply_timeout_s=0.02) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port, reply_timeout_s=0.02) as hand:
         hand.follow(close_to(PARTLY_CLOSED, seconds=3.0))
         simulator.command("fault drop")
         with pytest.raises(TransportTimeout) as caught:
@@ -201,7 +195,8 @@ def test_a_silent_hand_is_a_fault_that_only_reset_and_arm_leave():
 
 
 def test_unplugging_is_a_transport_error_and_the_hand_comes_back_idle():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         hand.follow(close_to(PARTLY_CLOSED, seconds=3.0))
         simulator.command("unplug")
         with pytest.raises(TransportError, match="lost"):
@@ -218,7 +213,8 @@ def test_unplugging_is_a_transport_error_and_the_hand_comes_back_idle():
 
 
 def test_a_stuck_finger_is_a_hand_fault_that_names_it():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         simulator.command("set stuck=index")
         hand.follow(close_to(PARTLY_CLOSED, seconds=2.0))
         with pytest.raises(HandFault, match="index: stall") as caught:
@@ -234,7 +230,8 @@ def test_a_stuck_finger_is_a_hand_fault_that_names_it():
 
 
 def test_a_hot_finger_is_a_fault_before_the_hand_itself_gives_up():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         simulator.command("set hot=thumb_bend")
         wait_for(lambda: hand.state.state == "fault", "the temperature")
         assert hand.state.reason == "over_temperature"
@@ -242,7 +239,7 @@ def test_a_hot_finger_is_a_fault_before_the_hand_itself_gives_up():
 
 
 def test_a_grasped_object_is_held_without_a_fault():
-    with open_armed(SIM + "?object=600", force_g=400) as hand:
+    with open_armed(simulated(object=600).port, force_g=400) as hand:
         hand.follow(close_to(SPEC.upper_rad, seconds=1.0), blocking=True)
         wait_for(lambda: (hand.state.status[:4] == 3).all(), "the fingers to report force")
         state = hand.state
@@ -311,7 +308,8 @@ def test_the_loop_keeps_its_rate_while_python_is_blocked():
 
 
 def test_two_hands_on_two_ports_do_not_disturb_each_other():
-    with open_armed(side="left") as left, open_armed(side="right") as right:
+    with start_simulator(SIM) as second, open_armed(side="left") as left, \
+            open_armed(second.port, side="right") as right:
         left.follow(close_to(PARTLY_CLOSED))
         right.follow(close_to(0.5 * PARTLY_CLOSED))
         left.wait()
@@ -323,7 +321,7 @@ def test_two_hands_on_two_ports_do_not_disturb_each_other():
 
 
 def test_without_a_realtime_priority_the_state_says_so():
-    with Bridge.open("inspire_rh56", port=SIM, realtime_priority=0) as hand:
+    with Bridge.open("inspire_rh56", port=simulated().port, realtime_priority=0) as hand:
         assert hand.state.realtime is False
         assert hand.state.memory_locked is False
         assert hand.state.low_latency is False  # a pseudo-terminal has no such flag
@@ -387,7 +385,8 @@ def test_ports_that_cannot_be_opened_say_what_is_possible(tmp_path):
 
 
 def test_a_port_in_use_is_refused():
-    with start_simulator(SIM) as simulator, Bridge.open("inspire_rh56", port=simulator.port) as first:
+    simulator = simulated()
+    with Bridge.open("inspire_rh56", port=simulator.port) as first:
         with pytest.raises(TransportError, match="in use"):
             Bridge.open("inspire_rh56", port=simulator.port)
         first.arm()  # undisturbed
@@ -395,18 +394,18 @@ def test_a_port_in_use_is_refused():
 
 def test_a_hand_with_another_id_does_not_answer():
     with pytest.raises(TransportTimeout, match=r"no answer .* check power.*asked for id 1, 115200 baud"):
-        Bridge.open("inspire_rh56", port=SIM + "?device_id=2")
-    with Bridge.open("inspire_rh56", port=SIM + "?device_id=2", device_id=2) as hand:
+        Bridge.open("inspire_rh56", port=simulated(device_id=2).port)
+    with Bridge.open("inspire_rh56", port=simulated(device_id=2).port, device_id=2) as hand:
         assert hand.state.state == "idle"
 
 
 def test_a_hand_of_another_family_is_not_driven():
     with pytest.raises(HandError, match="map A"):
-        Bridge.open("inspire_rh56", port=SIM + "?map=B")
+        Bridge.open("inspire_rh56", port=simulated(map="B").port)
 
 
 def test_a_fully_closed_hand_is_recognised_all_the_same():
-    with Bridge.open("inspire_rh56", port=SIM + "?pose=0,0,0,0,0,0") as hand:
+    with Bridge.open("inspire_rh56", port=simulated(pose="0,0,0,0,0,0").port) as hand:
         assert hand.state.q_rad == pytest.approx(SPEC.upper_rad)
 
 

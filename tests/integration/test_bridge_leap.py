@@ -2,39 +2,31 @@
 
 import time
 
+import bridge_bench as bench
 import numpy as np
 import pytest
+from bridge_bench import PATIENCE_S, TOLERANT, move, wait_for
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
-from beingh0_edge.firmware_bridge import Bridge, Safety, codec, hand_spec, start_simulator
+from beingh0_edge.firmware_bridge import Bridge, Safety, codec, hand_spec
 from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand, crc16
-from beingh0_edge.types import HandTrajectory
 
 SPEC = hand_spec("leap")
 SIM = "sim:leap"
 PARTLY_CLOSED = 0.3 * SPEC.upper_rad
 TICK_RAD = 2 * np.pi / 4096
-PATIENCE_S = 10.0
-TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5)
 
 
 def close_to(pose, seconds=0.3):
-    t = np.linspace(0.0, seconds, 16)
-    q = 0.5 * (1 - np.cos(np.pi * t / seconds))[:, None] * np.asarray(pose)
-    return HandTrajectory(t, q, SPEC.joint_names)
+    return move(SPEC.joint_names, pose, seconds)
 
 
-def wait_for(condition, what):
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, f"timed out waiting for {what}"
-        time.sleep(0.005)
+def open_armed(port=None, **options):
+    return bench.open_armed("leap", port, **options)
 
 
-def open_armed(port=SIM, **options):
-    hand = Bridge.open("leap", port=port, **options)
-    hand.arm()
-    return hand
+def simulated(**options):
+    return bench.simulated("leap", **options)
 
 
 def test_the_hand_follows_and_reports():
@@ -46,13 +38,14 @@ def test_the_hand_follows_and_reports():
 
 
 def test_servos_that_do_not_know_the_joint_answer_are_asked_one_by_one():
-    with open_armed(SIM + "?old=1") as hand:
+    with open_armed(simulated(old=1).port) as hand:
         hand.follow(close_to(PARTLY_CLOSED), blocking=True)
         wait_for(lambda: np.abs(hand.state.q_rad - PARTLY_CLOSED).max() < 3 * TICK_RAD, "arrival")
 
 
 def test_torque_comes_on_only_with_arm_and_after_the_goal():
-    with start_simulator(SIM) as simulator, Bridge.open("leap", port=simulator.port) as hand:
+    simulator = simulated()
+    with Bridge.open("leap", port=simulator.port) as hand:
         wait_for(lambda: hand.state.cycle > 20, "cycles")
         assert set(hand.log.written) == {"nothing"}
         hand.arm()
@@ -63,14 +56,15 @@ def test_torque_comes_on_only_with_arm_and_after_the_goal():
 
 def test_a_hand_bent_far_out_of_its_range_is_not_armed():
     # A torque-free joint can be pushed anywhere.
-    with Bridge.open("leap", port=SIM + "?pushed=3:4048") as bent:
+    with Bridge.open("leap", port=simulated(pushed="3:4048").port) as bent:
         with pytest.raises(LimitError, match=r"index_dip outside the joint's range; move it by hand"):
             bent.arm()
         assert set(bent.log.written) == {"nothing"}
 
 
 def test_an_overloaded_servo_is_a_fault_that_a_reset_reboots():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         simulator.command("set overload=6")
         hand.follow(close_to(PARTLY_CLOSED, seconds=0.5))
         wait_for(lambda: hand.state.state == "fault", "the overload")
@@ -85,14 +79,15 @@ def test_an_overloaded_servo_is_a_fault_that_a_reset_reboots():
 
 
 def test_a_hot_servo_is_a_fault():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         simulator.command("set hot=13")
         wait_for(lambda: hand.state.state == "fault", "the temperature")
         assert hand.state.reason in ("over_temperature", "hand_error")
 
 
 def test_the_goal_current_bounds_the_push():
-    with open_armed(SIM + "?object=2300", current_ma=120) as hand:
+    with open_armed(simulated(object=2300).port, current_ma=120) as hand:
         hand.follow(close_to(0.8 * SPEC.upper_rad, seconds=0.5), blocking=True)
         wait_for(lambda: np.abs(hand.state.current_a).max() > 0.1, "contact")
         assert np.abs(hand.state.current_a).max() <= 0.12 + 1e-6
@@ -106,7 +101,8 @@ def test_torque_is_released_when_asked_for_and_only_then():
         time.sleep(0.5)
         assert hand.state.state == "hold"
     generous = Safety(freeze_after_s=0.2, release_after_s=0.4)
-    with start_simulator(SIM) as simulator, open_armed(simulator.port, safety=generous) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port, safety=generous) as hand:
         wait_for(lambda: hand.state.reason == "released", "the release")
         assert hand.state.state == "idle"
         wait_for(lambda: hand.log.written[-1] == "nothing", "silence")
@@ -116,7 +112,7 @@ def test_torque_is_released_when_asked_for_and_only_then():
 
 def test_a_missing_servo_is_named():
     with pytest.raises(TransportTimeout, match="no answer from servos 4, 5"):
-        Bridge.open("leap", port=SIM + "?missing=4,5", reply_timeout_s=0.01)
+        Bridge.open("leap", port=simulated(missing="4,5").port, reply_timeout_s=0.01)
 
 
 def test_servos_of_another_model_are_not_driven():
@@ -125,7 +121,8 @@ def test_servos_of_another_model_are_not_driven():
 
 
 def test_a_servo_lost_on_the_way_stops_the_hand():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port, reply_timeout_s=0.01) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port, reply_timeout_s=0.01) as hand:
         hand.follow(close_to(PARTLY_CLOSED, seconds=3.0))
         simulator.command("set missing=9")
         with pytest.raises(TransportTimeout):
@@ -133,7 +130,8 @@ def test_a_servo_lost_on_the_way_stops_the_hand():
 
 
 def test_unplugging_is_noticed_and_the_hand_comes_back_idle():
-    with start_simulator(SIM) as simulator, open_armed(simulator.port) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port) as hand:
         hand.follow(close_to(PARTLY_CLOSED, seconds=3.0))
         simulator.command("unplug")
         with pytest.raises(TransportError, match="lost"):
@@ -144,7 +142,8 @@ def test_unplugging_is_noticed_and_the_hand_comes_back_idle():
 
 
 def test_a_noisy_line_only_costs_cycles():
-    with start_simulator(SIM + "?seed=2") as simulator, open_armed(simulator.port, safety=TOLERANT) as hand:
+    simulator = simulated()
+    with open_armed(simulator.port, safety=TOLERANT) as hand:
         for fault in ("drop:0.1", "corrupt:0.1", "echo", "garbage", "split:0.3", "truncate:0.1", "wrong_id:0.1"):
             simulator.command(f"fault {fault}")
             hand.arm()

@@ -1,40 +1,21 @@
 """The same hand behind its other wires: Modbus RTU, Modbus TCP, CAN through an slcan adapter."""
 
-import time
-
 import numpy as np
 import pytest
+from bridge_bench import PATIENCE_S, TOLERANT, move, open_armed, simulated, wait_for
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
-from beingh0_edge.firmware_bridge import HANDS, Bridge, Safety, hand_spec, start_simulator
+from beingh0_edge.firmware_bridge import HANDS, Bridge, hand_spec
 from beingh0_edge.firmware_bridge.simulators import SIMULATORS
-from beingh0_edge.types import HandTrajectory
 
 WIRES = ("inspire_rh56_modbus", "inspire_rh56_tcp", "inspire_rh56_can")
 SPEC = hand_spec("inspire_rh56")
 PARTLY_CLOSED = 0.25 * SPEC.upper_rad
 REGISTER_STEP_RAD = 1.62e-3
-PATIENCE_S = 10.0
-TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5)
 
 
 def close_to(pose, seconds=0.3):
-    t = np.linspace(0.0, seconds, 16)
-    q = 0.5 * (1 - np.cos(np.pi * t / seconds))[:, None] * np.asarray(pose)
-    return HandTrajectory(t, q, SPEC.joint_names)
-
-
-def wait_for(condition, what):
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, f"timed out waiting for {what}"
-        time.sleep(0.005)
-
-
-def open_armed(name, port=None, **options):
-    hand = Bridge.open(name, port=port or f"sim:{name}", **options)
-    hand.arm()
-    return hand
+    return move(SPEC.joint_names, pose, seconds)
 
 
 @pytest.mark.parametrize("name", WIRES)
@@ -47,7 +28,7 @@ def test_the_hand_follows_and_reports_on_every_wire(name):
         wait_for(lambda: hand.state.current_a.min() > 0, "currents")
         wait_for(lambda: (hand.state.status == 2).all(), "the status")
         counts = hand.state.counts
-        assert counts["timeout"] == counts["refused"] == counts["implausible"] == 0
+        assert counts["checksum"] == counts["refused"] == counts["implausible"] == 0
 
 
 @pytest.mark.parametrize("name", WIRES)
@@ -63,7 +44,8 @@ def test_garbage_stops_first_on_every_wire(name):
 
 @pytest.mark.parametrize("name", WIRES)
 def test_a_stall_can_be_reset_and_an_unplugged_hand_comes_back_on_every_wire(name):
-    with start_simulator(f"sim:{name}") as simulator, open_armed(name, simulator.port) as hand:
+    simulator = simulated(name)
+    with open_armed(name, simulator.port) as hand:
         simulator.command("set stuck=middle")
         hand.follow(close_to(PARTLY_CLOSED, seconds=2.0))
         with pytest.raises(HandFault, match="middle: stall"):
@@ -89,10 +71,8 @@ NOISE = {
 
 @pytest.mark.parametrize("name", WIRES)
 def test_a_noisy_wire_only_costs_cycles(name):
-    with (
-        start_simulator(f"sim:{name}?seed=4") as simulator,
-        open_armed(name, simulator.port, safety=TOLERANT) as hand,
-    ):
+    simulator = simulated(name)
+    with open_armed(name, simulator.port, safety=TOLERANT) as hand:
         for fault in NOISE[name]:
             simulator.command(f"fault {fault}")
             hand.arm()
@@ -103,13 +83,13 @@ def test_a_noisy_wire_only_costs_cycles(name):
 @pytest.mark.parametrize("name", WIRES)
 def test_another_family_is_not_driven_on_any_wire(name):
     with pytest.raises(HandError, match="map A"):
-        Bridge.open(name, port=f"sim:{name}?map=B")
+        Bridge.open(name, port=simulated(name, map="B").port)
 
 
 @pytest.mark.parametrize("name", ["inspire_rh56_modbus", "inspire_rh56_can"])
 def test_another_id_does_not_answer(name):
     with pytest.raises(TransportTimeout, match="no answer"):
-        Bridge.open(name, port=f"sim:{name}?device_id=3")
+        Bridge.open(name, port=simulated(name, device_id=3).port)
 
 
 def test_what_cannot_be_reached_says_so():
