@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from beingh0_edge.bundle import (
 from beingh0_edge.errors import BackendError, BundleError
 from beingh0_edge.preprocess import OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA, Camera
 from beingh0_edge.tokens import Vocabulary
-from beingh0_edge.types import SIDES
+from beingh0_edge.types import SIDES, FloatArray
 
 from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
@@ -37,6 +37,9 @@ from .motion_folder import write_motion
 from .quant_types import QUANTS
 from .sources import default_folders, source_files
 from .vocabulary import find_tokens
+from .write_onnx import VISION_CHOICES, VISION_PRECISIONS, write_vision
+
+Calibration = Callable[[PreprocessSpec, int], Sequence[FloatArray]]
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +48,18 @@ OFFICIAL_MAX_SECONDS = 10
 
 def build_bundle(
     checkpoint_dir: str | Path, out_dir: str | Path, *, layout: Literal["trimmed", "full"] = "trimmed",
-    quant: str = "Q8_0", vision: Literal["fp32", "fp16"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
+    quant: str = "Q8_0", vision: Literal["fp32", "fp16", "int8"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
     tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None, overwrite: bool = False, progress: Progress | None = None,
-    origin: str | None = None,
+    origin: str | None = None, calibration: Calibration | None = None,
 ) -> Bundle:
     """Converts a checkpoint folder to a bundle, checks the result, and returns it opened.
 
     layout             "trimmed": the language model keeps only motion ids and markers; "full": the whole
                        vocabulary
     quant              see quant_types.QUANTS
-    vision, motion     how the weights of vision tower and motion tokenizer are stored; computed in float32
+    vision, motion     how the weights of vision tower and motion tokenizer are stored; computed in float32,
+                       but with vision "int8" the products with weights are computed in 8 bits
     tokenizer_folders  motion tokenizer folders in id order (wrist, finger); default: motion/wrist and
                        motion/finger of the checkpoint, if it has them
     hands              side -> hand model (.npz, or MANO_LEFT/RIGHT.pkl); default: the packaged synthetic
@@ -64,6 +68,8 @@ def build_bundle(
     overwrite          replace a bundle that is already there
     progress           called with (bytes done, bytes in all, what)
     origin             what to call the checkpoint in card and manifest; default: its folder's name
+    calibration        for vision "int8": called with the model's cameras and picture size S, returns pictures
+                       float32[3, S, S], normalised
     Raises             BundleError saying what is wrong with the checkpoint; ValueError for wrong arguments.
 
     Everything is written to a temporary folder beside `out_dir` and renamed at the end.
@@ -78,7 +84,7 @@ def build_bundle(
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
-        manifest = _write(source, work, choices, progress, origin)
+        manifest = _write(source, work, choices, progress, origin, calibration)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _try_out(Bundle.open(work))
         if out.exists():
@@ -103,7 +109,7 @@ class Choices:
 
     layout: str
     quant: str
-    vision: Literal["fp32", "fp16"]
+    vision: Literal["fp32", "fp16", "int8"]
     motion: Literal["fp32", "fp16"]
     tokenizer_folders: Sequence[str | Path] | None
     hands: Mapping[str, str | Path] | None
@@ -112,9 +118,10 @@ class Choices:
     def __post_init__(self) -> None:
         if self.layout not in ("trimmed", "full"):
             raise ValueError(f"layout: expected 'trimmed' or 'full', got {self.layout!r}")
-        for name, precision in (("vision", self.vision), ("motion", self.motion)):
-            if precision not in ("fp32", "fp16"):
-                raise ValueError(f"{name}: expected 'fp32' or 'fp16', got {precision!r}")
+        if self.vision not in VISION_PRECISIONS:
+            raise ValueError(f"vision: expected {VISION_CHOICES}, got {self.vision!r}")
+        if self.motion not in ("fp32", "fp16"):
+            raise ValueError(f"motion: expected 'fp32' or 'fp16', got {self.motion!r}")
         if self.quant not in QUANTS:
             raise ValueError(f"quant: expected one of {', '.join(QUANTS)}, got {self.quant!r}")
 
@@ -123,9 +130,9 @@ class Choices:
         return [Path(folder) for folder in self.tokenizer_folders or default_folders(source)]
 
 
-def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None) -> Manifest:
+def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None,
+           calibration: Calibration | None) -> Manifest:
     from .write_gguf import write_embeddings, write_gguf
-    from .write_onnx import write_vision
 
     checkpoint = Checkpoint(source)
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
@@ -138,16 +145,14 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
                           overrides=choices.overrides, progress=progress)
     embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")
-    tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress)
+    preprocess = _preprocess(edge)
+    frames = calibration(preprocess, config.image_size) if choices.vision == "int8" and calibration else ()
+    tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress, frames)
     robot = robot_spec(config.robot) if config.robot else None
     if robot:
         _write_robot(checkpoint, work, robot)
     hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
 
-    camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
-    raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
-    if "default_raw_camera" in edge:
-        raw_camera = _camera(edge["default_raw_camera"])
     manifest = Manifest(
         format=FORMAT,
         revision=REVISION,
@@ -159,7 +164,7 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
         embeddings=embeddings,
         vision=tower,
         tokens=tokens,
-        preprocess=PreprocessSpec(camera, raw_camera),
+        preprocess=preprocess,
         motion=motion,
         hands=hand_models,
         robot=robot,
@@ -222,6 +227,14 @@ def _read_edge(path: Path) -> dict[str, Any]:
         return data
     except ValueError as error:
         raise BundleError(f"{path}: {error}", str(path)) from error
+
+
+def _preprocess(edge: dict[str, Any]) -> PreprocessSpec:
+    camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
+    raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
+    if "default_raw_camera" in edge:
+        raw_camera = _camera(edge["default_raw_camera"])
+    return PreprocessSpec(camera, raw_camera)
 
 
 def _camera(data: dict[str, Any]) -> Camera:

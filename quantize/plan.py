@@ -63,7 +63,7 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices) -> Plan:
 
 
 def _vision_bytes(checkpoint: Checkpoint, precision: str) -> int:
-    width = {"fp32": 4, "fp16": 2}[precision]
+    width = {"fp32": 4, "fp16": 2, "int8": 1}[precision]
     last = checkpoint.config.vision.layers
     used = [name for name in checkpoint.names() if name.startswith((VISION, PROJECTOR))
             and not any(name.startswith(f"{VISION}encoder.layers.{i}.")

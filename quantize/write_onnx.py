@@ -6,6 +6,7 @@ values keep fixed names for whoever compares: `tower_output` (with the class tok
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,25 +17,36 @@ from beingh0_edge.types import FloatArray
 
 from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
 from .config import VisionConfig
+from .int8_vision import quantize_vision
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 17, 8  # LayerNormalization came with opset 17; ONNX Runtime 1.17 reads this
 PROJECTOR_EPS = 1e-5
+VISION_PRECISIONS = ("fp32", "fp16", "int8")
+VISION_CHOICES = "'fp32', 'fp16' or 'int8'"
 
 
-def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", "fp16"],
-                 progress: Progress | None = None) -> VisionSpec:
-    """Writes the graph. With "fp16" matrices are stored in half precision and computed in float32."""
+def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", "fp16", "int8"],
+                 progress: Progress | None = None, frames: Sequence[FloatArray] = ()) -> VisionSpec:
+    """Writes the graph. With "fp16" matrices are stored in half precision and computed in float32.
+
+    frames  float32[3, S, S], normalised: what "int8" is calibrated on
+    """
     import onnx
 
-    if precision not in ("fp32", "fp16"):
-        raise ValueError(f"vision: expected 'fp32' or 'fp16', got {precision!r}")
+    if precision not in VISION_PRECISIONS:
+        raise ValueError(f"vision: expected {VISION_CHOICES}, got {precision!r}")
+    if precision == "int8" and not frames:
+        raise ValueError("vision 'int8' needs pictures to calibrate on")
     c = checkpoint.config
     model = _VisionGraph(checkpoint, precision == "fp16", progress).build()
     onnx.checker.check_model(model)
-    onnx.save_model(model, str(path))
+    if precision == "int8":
+        quantize_vision(model, path, frames)
+    else:
+        onnx.save_model(model, str(path))
     return VisionSpec(path.name, precision, c.image_size, c.image_tokens)
 
 

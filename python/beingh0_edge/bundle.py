@@ -89,7 +89,7 @@ class VisionSpec:
     """Vision tower, pixel shuffle and projector as ONNX: pixel_values [1, 3, S, S] -> [1, tokens, hidden]."""
 
     file: str
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     image_size: int
     tokens: int
 

@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -24,6 +25,7 @@ from beingh0_edge.quantize.checkpoint import HEAD
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "vla"
 TOKENIZER = "+".join(str(GOLDEN / "motion_tokenizer" / part) for part in ("wrist", "finger"))
 HANDS = Path(beingh0_edge.__file__).parent / "assets" / "hands"
+INT8_COSINE = 0.99  # random weights of this size: 0.9998
 HEADER_SHARE = 0.1  # of a tiny bundle's file may be headers and graph, which a plan does not count
 
 
@@ -88,6 +90,25 @@ def test_the_bundle_has_a_card_that_names_its_sources(tiny: Bundle, tiny_checkpo
     digest = hashlib.sha256((tiny_checkpoint / "model.safetensors").read_bytes()).hexdigest()
     assert f"| model.safetensors | `{digest}` |" in text
     assert str(tiny.root.parent) not in text
+
+
+def test_int8_vision_is_calibrated_on_drawn_pictures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(tiny_checkpoint), "--vision", "int8", "--report", "1",
+                 "--out", str(tmp_path / "bundle")]) == 0
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.vision.precision == "int8"
+    errors = json.loads(bundle.path("report.json").read_text())["measured"]["parts"]["vision and projector"]
+    assert INT8_COSINE < errors["cosine"] < 0.999999  # it is quantized, and still close
+    graph = onnx.load(str(bundle.path("vision.onnx"))).graph
+    unsigned = [tensor for tensor in graph.initializer
+                if tensor.data_type == onnx.TensorProto.UINT8 and len(tensor.dims) == 2]
+    assert len(unsigned) == 2 * 4 + 2  # qkv, proj, fc1, fc2 of two layers, and the projector's two
+
+
+def test_int8_vision_without_pictures_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs pictures to calibrate on"):
+        beingh0_edge.quantize.build_bundle(tiny_checkpoint, tmp_path / "bundle", vision="int8")
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------- refusals

@@ -219,7 +219,7 @@ def convert(
         metavar="trimmed|full", help="Keep only the rows that motion needs, or the whole vocabulary.")] = "trimmed",
     quant: Annotated[str, typer.Option(
         metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ...")] = "Q8_0",
-    vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32 or fp16.")] = "fp16",
+    vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32, fp16 or int8.")] = "fp16",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     report: Annotated[int, typer.Option(
         parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "

@@ -75,15 +75,15 @@ def run_convert(request: Request, dry_run: bool) -> str:
     if request.report:
         needed += sum(plan_bundle(checkpoint, replace(choices, quant="F32", vision="fp32")).writes.values())
     _check_space(request.out, needed)
+    from .samples import calibration_frames, samples_for
+
     meter = Meter()
     with quiet():
         bundle = build_bundle(
             checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
             tokenizer_folders=folders, hands=request.hands(), overwrite=request.overwrite, progress=meter,
-            origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
+            calibration=calibration_frames, origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
         if request.report:
-            from .samples import samples_for
-
             samples, source = samples_for(bundle, request.report)
             bundle = add_report(checkpoint, bundle, samples, source, tokenizer_folders=folders,
                                 hands=request.hands(), progress=meter)

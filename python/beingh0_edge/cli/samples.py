@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import Bundle, PreprocessSpec
 from ..preprocess import motion_frame, normalize
 from ..prompt import TextTokenizer, motion_prompt
 from ..quantize.measure import Sample
 from ..quantize.verify import random_samples
 from ..train import evaluate_nano, procedural
+from ..types import FloatArray
 
 SEED = 3  # neither training (0), the evaluation (1) nor the demo (2)
+CALIBRATION_FRAMES = 16
 
 
 def samples_for(bundle: Bundle, count: int) -> tuple[list[Sample], str]:
@@ -19,18 +21,30 @@ def samples_for(bundle: Bundle, count: int) -> tuple[list[Sample], str]:
     m = bundle.manifest
     if m.tokenizer is None:
         return random_samples(bundle, count), "noise and random ids, as the bundle has no text tokenizer"
-    tokenizer, p = TextTokenizer(bundle.path(m.tokenizer)), m.preprocess
+    tokenizer, p, size = TextTokenizer(bundle.path(m.tokenizer)), m.preprocess, m.vision.image_size
     known = (p.camera == procedural.CANONICAL_CAMERA and m.motion is not None
              and m.motion.frames == evaluate_nano.FRAMES)
     samples = []
-    row = evaluate_nano.MAIN
-    scenes = evaluate_nano.scenes_with(row, procedural.Split.HELD_OUT, SEED)
-    for i, (scene, tasks) in zip(range(count), scenes, strict=False):
-        case = evaluate_nano.episode(row, scene, tasks, target=i % 3)
-        seen = case.observation
-        frame = motion_frame(seen.image_rgb, seen.intrinsics_px, camera=p.camera, size=m.vision.image_size,
-                             default_raw_camera=p.default_raw_camera)
-        text = motion_prompt(seen.instruction, 1, row.hands, template=m.template, image_tokens=m.vision.tokens)
+    for case in _episodes(procedural.Split.HELD_OUT, SEED, count):
+        text = motion_prompt(case.observation.instruction, 1, evaluate_nano.MAIN.hands, template=m.template,
+                             image_tokens=m.vision.tokens)
         truth = case.true_joints_m[0].astype(np.float32) if known else None
-        samples.append(Sample(tokenizer.encode(text), normalize(frame), "right", truth))
+        samples.append(Sample(tokenizer.encode(text), _pixels(case, p, size), "right", truth))
     return samples, f"drawn scenes that no training saw (held-out split, seed {SEED})"
+
+
+def calibration_frames(preprocess: PreprocessSpec, size: int) -> list[FloatArray]:
+    """Drawn pictures as a model with these cameras and picture size sees them, of training's split."""
+    return [_pixels(case, preprocess, size) for case in _episodes(procedural.Split.TRAIN, SEED, CALIBRATION_FRAMES)]
+
+
+def _episodes(split: procedural.Split, seed: int, count: int) -> list[evaluate_nano.Episode]:
+    scenes = evaluate_nano.scenes_with(evaluate_nano.MAIN, split, seed)
+    return [evaluate_nano.episode(evaluate_nano.MAIN, scene, tasks, target=i % 3)
+            for i, (scene, tasks) in zip(range(count), scenes, strict=False)]
+
+
+def _pixels(case: evaluate_nano.Episode, p: PreprocessSpec, size: int) -> FloatArray:
+    seen = case.observation
+    return normalize(motion_frame(seen.image_rgb, seen.intrinsics_px, camera=p.camera, size=size,
+                                  default_raw_camera=p.default_raw_camera))
