@@ -58,7 +58,7 @@ class Measured:
     """The figures of a report; None where the bundle has no such part or the samples no truth.
 
     agreement  share of motion slots where the likeliest id is the original's, along the original's greedy answer
-    kl         mean divergence in these slots from the original's distribution, nats
+    kl         mean divergence in these slots from the original's distribution, nats; kl_of_slots: per place of a block
     same_ids   share of greedy ids that are equal, place by place
     mpjpe_mm   mean distance of 21 joints between the motions of both greedy answers; mpjpe_worst_mm: worst sample
     true_mm    the same distance to the true motion: (original, bundle)
@@ -72,6 +72,7 @@ class Measured:
     mpjpe_mm: float | None = None
     mpjpe_worst_mm: float | None = None
     true_mm: tuple[float, float] | None = None
+    kl_of_slots: tuple[float, ...] = ()
 
 
 @dataclass
@@ -132,10 +133,11 @@ def measure(original: Original, policy: Policy, samples: Sequence[Sample],
         return float(np.mean(values)) if values else None
 
     true = np.mean(tally.true, axis=0) if tally.true else None
+    slots = np.reshape(tally.kl, (len(samples), -1)).mean(axis=0) if tally.kl else ()
     return Measured(
         len(samples), {part: Errors.of(pairs) for part, pairs in tally.parts.items()}, mean(tally.same),
         mean(tally.kl), mean(tally.same_ids), mean(tally.mpjpe), max(tally.mpjpe, default=None),
-        (float(true[0]), float(true[1])) if true is not None else None)
+        (float(true[0]), float(true[1])) if true is not None else None, tuple(map(float, slots)))
 
 
 def _one(original: Original, policy: Policy, sample: Sample, tower: TowerProbe | None, tally: _Tally) -> None:

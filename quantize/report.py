@@ -1,4 +1,4 @@
-"""The verification report of a bundle: report.json for programs, report.md for people."""
+"""The verification report of a bundle: report.json for programs, report.md with a plot for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from .checkpoint import Checkpoint, Progress
 from .measure import Measured, Original, Sample, measure
 from .quant_types import row_bytes, wanted_type
 
-REPORT_JSON, REPORT_MD = "report.json", "report.md"
+REPORT_JSON, REPORT_MD, REPORT_PNG = "report.json", "report.md", "report.png"
+_OURS = (REPORT_JSON, REPORT_MD, REPORT_PNG)
 _FORMAT = "beingh0-edge report 1"
 
 
@@ -57,7 +58,7 @@ def bytes_per_token(bundle: Bundle) -> int:
 def describe(bundle: Bundle) -> dict[str, Any]:
     """What a report says of a bundle without running it."""
     m = bundle.manifest
-    sizes = {entry.path: entry.size for entry in m.files if entry.path not in (REPORT_JSON, REPORT_MD)}
+    sizes = {entry.path: entry.size for entry in m.files if entry.path not in _OURS}
     return {
         "name": m.name, "layout": m.language.layout, "quant": m.language.quant, "vision": m.vision.precision,
         "text_embeddings": m.embeddings.dtype, "motion": m.motion.precision if m.motion else None,
@@ -68,7 +69,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 def add_report(checkpoint_dir: str | Path, bundle: Bundle, samples: Sequence[Sample], source: str, *,
                tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
                threads: int | None = None, progress: Progress | None = None) -> Bundle:
-    """Measures the bundle against its checkpoint, writes both files into it, and returns it with its new manifest.
+    """Measures the bundle against its checkpoint, writes the report into it, and returns it with its new manifest.
 
     source                    what the samples are, for people
     tokenizer_folders, hands  as given to build_bundle
@@ -90,9 +91,10 @@ def add_report(checkpoint_dir: str | Path, bundle: Bundle, samples: Sequence[Sam
     with staged(bundle.root) as stage:
         write_json(stage / REPORT_JSON, facts)
         (stage / REPORT_MD).write_text(markdown(facts), encoding="utf-8")
+        _plot(facts, stage / REPORT_PNG)
     ours = tuple(FileEntry(name, bundle.path(name).stat().st_size, sha256_of(bundle.path(name)))
-                 for name in (REPORT_JSON, REPORT_MD))
-    others = tuple(entry for entry in bundle.manifest.files if entry.path not in (REPORT_JSON, REPORT_MD))
+                 for name in _OURS)
+    others = tuple(entry for entry in bundle.manifest.files if entry.path not in _OURS)
     manifest = replace(bundle.manifest, files=tuple(sorted(others + ours, key=lambda entry: entry.path)))
     write_json(bundle.root / MANIFEST, json.loads(manifest.to_json()))
     return Bundle(bundle.root, manifest)
@@ -136,6 +138,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
           for part, e in got["parts"].items()), "",
         "Logits: of the motion ids after every place of the original's greedy answer; the bundle sees with its own "
         "vision tower. Motion decoder: metres and matrix elements of the same ids.", "",
+        f"![Divergence along a block, and bytes by tensor type]({REPORT_PNG})", "",
         "## Answers", "", "| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in answer_rows(got)), "",
         "## Size", "", "| file | bytes |", "|---|---:|",
         *(f"| {path} | {size:,} |" for path, size in facts["files"].items()),
@@ -163,6 +166,22 @@ def answer_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows += [("MPJPE to the true motion: original, mm", f"{original:.2f}"),
                  ("MPJPE to the true motion: this bundle, mm", f"{got:.2f}")]
     return rows
+
+
+def _plot(facts: Mapping[str, Any], path: Path) -> None:
+    """Where in a block the bundle differs, and what its bytes are."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    along, sizes = figure.subplots(1, 2, width_ratios=[2, 1])
+    along.plot(facts["measured"]["kl_of_slots"], lw=1)
+    along.set(xlabel="place in the block", ylabel="KL divergence, nats", title="along the original's answer")
+    kinds: Counter[str] = Counter()
+    for fact in facts["tensors"]:
+        kinds[fact["became"]] += fact["bytes"]
+    sizes.barh(list(kinds), [count / 1e6 for count in kinds.values()])
+    sizes.set(xlabel="MB", title="language model by type")
+    figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
 def _grouped(tensors: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], tuple[int, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bundle
+from PIL import Image
 
 from beingh0_edge import Bundle, Policy
 from beingh0_edge.cli import FAILED, main
@@ -74,7 +75,7 @@ def test_an_exact_bundle_costs_nothing(exact: Bundle) -> None:
 def test_a_report_lies_in_the_bundle_and_belongs_to_it(coarse: Bundle) -> None:
     opened = Bundle.open(coarse.root)
     opened.verify()
-    assert {"report.json", "report.md"} < {entry.path for entry in opened.manifest.files}
+    assert {"report.json", "report.md", "report.png"} < {entry.path for entry in opened.manifest.files}
     facts = read_report(opened)
     assert facts is not None
     assert (facts["quant"], facts["vision"], facts["motion"]) == ("Q4_K_M", "fp16", "fp16")
@@ -85,6 +86,10 @@ def test_a_report_lies_in_the_bundle_and_belongs_to_it(coarse: Bundle) -> None:
     for part in got["parts"]:  # everything else is stored with less precision here
         assert 0 < got["parts"][part]["mean_abs"] < got["parts"][part]["max_abs"], part
     assert got["kl"] > 0
+    assert len(got["kl_of_slots"]) == 128  # ids of a block
+    assert np.mean(got["kl_of_slots"]) == pytest.approx(got["kl"])
+    with Image.open(opened.path("report.png")) as plot:
+        assert len(np.unique(np.asarray(plot.convert("L")))) > 10  # something is drawn
     assert [path.name for path in coarse.root.parent.iterdir()] == ["bundle"]  # the exact one is gone
 
 
