@@ -179,7 +179,7 @@ class NanoRun:
         temporary.replace(folder / "model.safetensors")
         _write_json(folder / "config.json", trainer.model.config.to_official())
         _write_json(folder / "edge.json", {
-            "name": "beingh0-nano", "camera": asdict(procedural.CANONICAL_CAMERA),
+            "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
             "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
             "provenance": {
                 "trained_by": f"beingh0_edge {__version__} train nano", "data": "procedural, synthetic hand",

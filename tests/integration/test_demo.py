@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,14 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beingh0_edge import Bundle, Policy
 from beingh0_edge.cli import FAILED, main
 from beingh0_edge.cli.demo import DemoScene
 from beingh0_edge.cli.video import count_frames
 
 ROOT = Path(__file__).parents[2]
-NANO = Path(sys.modules["beingh0_edge"].__file__ or "").parent / "assets" / "nano"
-needs_nano = pytest.mark.skipif(not NANO.is_dir(), reason="the trained bundle is not in this checkout")
 DEMO_FILES = {"hand.npz", "input.png", "joints.png", "motion.json", "motion.npz", "overlay.mp4", "overlay.png",
               "report.json"}
 STEP_RAD = 2e-3  # the hand counts 1000 steps over at most 1.5 rad
@@ -123,27 +119,17 @@ def readme_python() -> str:
     return blocks[0]
 
 
-@pytest.fixture
-def nano_or_random(tiny: Bundle, monkeypatch) -> None:
-    """Where the trained bundle is not in the checkout, "nano" is a random one of the same kind."""
-    if not NANO.is_dir():
-        monkeypatch.setattr(Policy, "load", classmethod(lambda cls, name, **options: cls(tiny, **options)))
-
-
-@pytest.mark.usefixtures("nano_or_random")
 def test_the_python_example_of_the_readme_runs(scene_file, monkeypatch):
     monkeypatch.chdir(scene_file.parent)
     exec(compile(readme_python(), "README.md", "exec"), {})
 
 
-@pytest.mark.usefixtures("nano_or_random")
 def test_the_example_program_moves_the_simulated_hand(scene_file, capsys):
     program = runpy.run_path(str(ROOT / "examples" / "image_to_hand.py"))
     program["main"](str(scene_file), "pick up the yellow can")
     assert capsys.readouterr().out.splitlines()[-1].startswith("thumb_rotation")
 
 
-@needs_nano
 def test_the_bundled_model_passes_the_checks_of_the_demo(tmp_path):
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     runpy.run_path(str(ROOT / ".ci" / "check_demo.py"))["check"](tmp_path / "demo")
