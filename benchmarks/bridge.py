@@ -4,8 +4,8 @@
     python benchmarks/bridge.py --seconds 600 --load 2 --json bridge.json
 
 rates      cycles per second, asked for the highest, against what the bytes on the wire allow
-lateness   how late cycles of the 100 Hz loop began: idle, with --load processes that compute, and with a thread that
-           holds the interpreter for 100 ms at a time
+lateness   how late the kernel woke the 100 Hz loop, and deadlines missed because of slow replies: idle, with a thread
+           that holds the interpreter for 100 ms at a time, and with --load processes that compute besides
 latency    follow() to the first changed target on the wire; estop() to the last changed target on the wire
 reconnect  port back to state idle
 """

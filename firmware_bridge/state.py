@@ -26,7 +26,7 @@ class HandState:
     error_bits      uint32[J], the hand's own; HandSpec.error_bits names them
     status          uint8[J], the vendor's motion status
     counts          what happened on the wire, by kind
-    late_*_ms       how late cycles began since the bridge was opened
+    late_*_ms       how late the kernel woke the loop, since the bridge was opened
     realtime        the loop runs under SCHED_FIFO; memory_locked, low_latency likewise say what was granted
     """
 

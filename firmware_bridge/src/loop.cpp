@@ -133,9 +133,10 @@ void Loop::run() {
   Nanos deadline = monotonic_now() + period_;
   int closing_cycles = 0;
   for (;;) {
+    const bool in_time = monotonic_now() < deadline;  // else the cycle before took too long: a missed deadline
     sleep_until(deadline);
     const Nanos late = monotonic_now() - deadline;
-    lateness_.add(late);
+    if (in_time) lateness_.add(late);
     if (closing_.load(std::memory_order_acquire)) {
       if (closing_cycles == 0) controller_.stop(deadline, Reason::stop_requested);
       if (!linked_ || controller_.stop_delivered() || ++closing_cycles > kClosingCycles) break;
@@ -183,7 +184,7 @@ void Loop::cycle(Nanos deadline, Nanos late) {
   if (linked_ && command.clear_errors) account(driver_->clear_errors(), monotonic_now());
   if (linked_) {
     News news = News::none;
-    account(driver_->read_news(cycle_, telemetry_, news), monotonic_now());
+    account(driver_->read_news(cycle_, deadline + period_, telemetry_, news), monotonic_now());
     const Nanos now = monotonic_now();
     if (news == News::health) controller_.on_health(now, telemetry_.error_bits);
     double values[kMaxJoints];

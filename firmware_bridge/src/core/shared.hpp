@@ -109,7 +109,7 @@ class Mailbox {
   std::atomic<std::size_t> tail_{0};
 };
 
-// Counts of how late cycles began: sixteen steps per power of two, about 4 % wide, from 1 us to minutes.
+// Counts of how late the loop was woken: sixteen steps per power of two, about 4 % wide, from 1 us to minutes.
 class LatenessHistogram {
  public:
   void add(Nanos late) {

@@ -28,6 +28,18 @@ struct Telemetry {
   std::uint32_t error_bits[kMaxJoints] = {};
   std::uint8_t status[kMaxJoints] = {};
 };
+
+// Whether there is time for one more exchange, judged by how long the last ones took.
+class SpareTime {
+ public:
+  void took(Nanos duration) { typical_ += (duration - typical_) / 8; }
+  bool enough(Nanos now, Nanos until) const { return now + typical_ + kMargin <= until; }
+
+ private:
+  static constexpr Nanos kMargin = 300'000;
+  Nanos typical_ = 0;
+};
+
 enum class News : std::uint8_t { none, force, current, temperature, health };
 
 struct BusCounts {
@@ -64,7 +76,8 @@ class Driver {
   // The calls of one cycle. No allocation, no exception, back by their own deadline.
   virtual Outcome read_pose(std::uint64_t cycle, Joints& q_rad) = 0;
   virtual Outcome write_pose(const Joints& q_rad) = 0;
-  virtual Outcome read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) = 0;
+  // `until`: when the next cycle begins; what is not urgent waits for a cycle with room.
+  virtual Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) = 0;
   virtual Outcome clear_errors() = 0;
   // Takes the force out of the joints, where a hand can do that.
   virtual Outcome release() { return Outcome::nothing; }

@@ -16,6 +16,7 @@ constexpr int kFullStroke = 2000;     // POS_ACT
 constexpr int kPlausibleOvershoot = 100;  // sensors read a little past their ends
 constexpr std::size_t kSixWords = 2 * kJoints;
 constexpr int kConnectTries = 3;
+constexpr std::uint64_t kMostPeriodsLate = 2;  // of an errand that waits for a cycle with room
 constexpr double kSpareTime = 1.15;  // a cycle needs more than the bare wire time
 
 std::uint64_t cycles(double rate_hz, double wanted_hz) {
@@ -115,8 +116,10 @@ Outcome InspireDriver::write_words(std::uint16_t address, const std::int16_t* wo
 Outcome InspireDriver::read_pose(std::uint64_t cycle, Joints& q_rad) {
   if (tight_ && errand_due(cycle)) return Outcome::nothing;
   std::int16_t words[kJoints];
+  const Nanos begin = monotonic_now();
   const Outcome outcome = read_words(map_a::angle_actual, words);
   if (outcome != Outcome::done) return outcome;
+  spare_.took(monotonic_now() - begin);
   if (!plausible(words, kFullScale)) {
     ++implausible_;
     return Outcome::implausible;
@@ -145,12 +148,14 @@ bool InspireDriver::errand_due(std::uint64_t cycle) const {
   return false;
 }
 
-Outcome InspireDriver::read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) {
+Outcome InspireDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) {
   news = News::none;
   Errand* due = nullptr;
   for (Errand& errand : errands_)
     if (errand.next_cycle <= cycle && (!due || errand.next_cycle < due->next_cycle)) due = &errand;
   if (!due) return Outcome::nothing;
+  const bool can_wait = cycle < due->next_cycle + kMostPeriodsLate * due->every_cycles;
+  if (!tight_ && can_wait && !spare_.enough(monotonic_now(), until)) return Outcome::nothing;
   due->next_cycle = cycle + due->every_cycles;
   std::uint8_t bytes[kMostInspireBytes];
   const bool one_byte_each = due->news == News::health || due->news == News::temperature;

@@ -22,7 +22,7 @@ class InspireDriver final : public Driver {
   void disconnect() override { wire_->close(); }
   Outcome read_pose(std::uint64_t cycle, Joints& q_rad) override;
   Outcome write_pose(const Joints& q_rad) override;
-  Outcome read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) override;
+  Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) override;
   Outcome clear_errors() override;
   int joints() const override { return inspire::kJoints; }
   BusCounts counts() const override;
@@ -49,6 +49,7 @@ class InspireDriver final : public Driver {
   std::uint64_t implausible_ = 0;
   // At high rates a cycle has no room for a third transaction: an errand then replaces the pose reading.
   const bool tight_;
+  SpareTime spare_;
   std::array<Errand, 4> errands_;
 };
 

@@ -238,8 +238,10 @@ Outcome LeapDriver::read_pose(std::uint64_t, Joints& q_rad) {
     const Outcome outcome = configure_ram();
     if (failed(outcome)) return outcome;
   }
+  const Nanos begin = monotonic_now();
   const Outcome outcome = read_all(kPresent, kPresentBytes, answers_);
   if (outcome != Outcome::done) return outcome;
+  spare_.took(monotonic_now() - begin);
   for (int i = 0; i < kServos; ++i) {
     const std::int32_t ticks = word32(&answers_[i][6]);
     // Current-based position mode counts turns; a joint of a hand cannot be more than one away.
@@ -269,10 +271,11 @@ Outcome LeapDriver::write_pose(const Joints& q_rad) {
   return switched;
 }
 
-Outcome LeapDriver::read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) {
+Outcome LeapDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) {
   news = News::none;
   if (rebooted_until_ != 0) return Outcome::nothing;
-  if (alert_ || next_health_ <= cycle) {
+  const bool room = spare_.enough(monotonic_now(), until);
+  if (alert_ || next_health_ + (room ? 0 : health_every_) <= cycle) {
     next_health_ = cycle + health_every_;
     alert_ = false;
     Outcome outcome = read_all(kHardwareError, 1, answers_);
@@ -289,7 +292,7 @@ Outcome LeapDriver::read_news(std::uint64_t cycle, Telemetry& telemetry, News& n
     news = News::health;
     return outcome;
   }
-  if (next_temperature_ <= cycle) {
+  if (next_temperature_ + (room ? 0 : temperature_every_) <= cycle) {
     next_temperature_ = cycle + temperature_every_;
     const Outcome outcome = read_all(kTemperature, 1, answers_);
     if (outcome != Outcome::done) return outcome;

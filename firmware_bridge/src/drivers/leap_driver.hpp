@@ -30,7 +30,7 @@ class LeapDriver final : public Driver {
   void disconnect() override { stream_->close(); }
   Outcome read_pose(std::uint64_t cycle, Joints& q_rad) override;
   Outcome write_pose(const Joints& q_rad) override;
-  Outcome read_news(std::uint64_t cycle, Telemetry& telemetry, News& news) override;
+  Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) override;
   Outcome clear_errors() override;
   Outcome release() override;
   int joints() const override { return kServos; }
@@ -59,6 +59,7 @@ class LeapDriver final : public Driver {
   Answers answers_{};
   BusCounts counts_;
   bool needs_silence_ = false;
+  SpareTime spare_;
   bool fast_ = true;
   bool torque_on_ = false;
   bool alert_ = false;             // a servo raised its alert bit: look at its error register now
