@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from beingh0_edge.preprocess import IMAGE_MEAN, IMAGE_STD
 from beingh0_edge.train.aids import Aids, level_weights, weighted_cross_entropy
 from beingh0_edge.train.model import BeingVLA
 from beingh0_edge.train.muon import Muon
@@ -29,8 +30,6 @@ from beingh0_edge.train.progress import Progress, cosine, save_atomic
 from beingh0_edge.train.vla_data import IGNORE, Batch, Mode, VlaData
 
 log = logging.getLogger(__name__)
-
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

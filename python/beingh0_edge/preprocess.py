@@ -55,8 +55,8 @@ OFFICIAL_CAMERA = Camera(736.6339, 736.6339, 960.0, 540.0, 1920, 1080)
 OFFICIAL_RAW_CAMERA = Camera(2304.0, 1942.0, 1729.0, 971.0, 3840, 2160)
 OFFICIAL_SIZE = 448
 
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
+IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def check_image(rgb: ImageArray) -> ImageArray:
@@ -188,7 +188,7 @@ def normalize(frame: ImageArray) -> FloatArray:
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         got = f"{frame.dtype}{list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise TypeError(f"frame: expected uint8[S, S, 3], got {got}")
-    scaled = (frame.astype(np.float32) / np.float32(255) - _MEAN) / _STD
+    scaled = (frame.astype(np.float32) / np.float32(255) - IMAGE_MEAN) / IMAGE_STD
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
