@@ -89,7 +89,15 @@ class Loop:
     def snapshot(self) -> dict[str, Any]: ...
     def recent(self, count: int) -> dict[str, Any]: ...
 
-def open_inspire(
+@final
+class Driver:
+    @property
+    def joints(self) -> int: ...
+
+def start_loop(
+    driver: Driver, limits: Limits, safety: Safety, rate_hz: float, realtime_priority: int
+) -> Loop: ...
+def inspire_driver(
     wire: str,
     port: str,
     baud: int,
@@ -102,10 +110,8 @@ def open_inspire(
     high_byte_first: bool,
     echoes: bool,
     limits: Limits,
-    safety: Safety,
-    realtime_priority: int,
-) -> Loop: ...
-def open_leap(
+) -> Driver: ...
+def leap_driver(
     port: str,
     baud: int,
     rate_hz: float,
@@ -115,9 +121,7 @@ def open_leap(
     d_gain: int,
     fast_read: bool,
     limits: Limits,
-    safety: Safety,
-    realtime_priority: int,
-) -> Loop: ...
+) -> Driver: ...
 def monotonic_s() -> float: ...
 def inspire_rs485_read(device_id: int, address: int, byte_count: int) -> bytes: ...
 def inspire_rs485_write(device_id: int, address: int, payload: bytes) -> bytes: ...

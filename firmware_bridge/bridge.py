@@ -13,8 +13,7 @@ import numpy as np
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.hands import HandSpec, OptionValue, check_side, hand_spec
-from beingh0_edge.firmware_bridge.opening import Connection, open_loop
+from beingh0_edge.firmware_bridge.hands import Connection, HandSpec, OptionValue, check_side, hand_spec
 from beingh0_edge.firmware_bridge.ports import explain_open_failure
 from beingh0_edge.firmware_bridge.safety import Safety
 from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
@@ -73,9 +72,10 @@ class Bridge:
         if not _LOWEST_RATE_HZ <= rate <= spec.highest_rate_hz:
             raise ValueError(f"rate_hz: expected {_LOWEST_RATE_HZ:g} to {spec.highest_rate_hz:g} for {name}, "
                              f"got {rate!r}")
-        address = spec.device_id if device_id is None else device_id
-        if not 1 <= address <= 254:
-            raise ValueError(f"device_id: expected 1 to 254, got {address!r}")
+        address = spec.device_id_of(which) if device_id is None else device_id
+        lowest_id, highest_id = spec.device_ids
+        if not lowest_id <= address <= highest_id:
+            raise ValueError(f"device_id: expected {lowest_id} to {highest_id}, got {address!r}")
         line_rate = spec.baud if baud is None else baud
         if not 1200 <= line_rate <= 4_000_000:
             raise ValueError(f"baud: expected 1200 to 4000000, got {line_rate!r}")
@@ -90,8 +90,9 @@ class Bridge:
         simulator = start_simulator(port) if is_simulated(port) else None
         try:
             place = port if simulator is None else simulator.port
-            to = Connection(place, line_rate, address, rate, reply_timeout_s, realtime_priority)
-            loop = open_loop(spec, to, chosen, limits, (safety or Safety()).native())
+            to = Connection(place, which, line_rate, address, rate, reply_timeout_s, limits)
+            loop = _bridge.start_loop(spec.driver(to, chosen), limits, (safety or Safety()).native(), rate,
+                                      realtime_priority)
         except BaseException as error:
             if simulator is not None:
                 simulator.close()

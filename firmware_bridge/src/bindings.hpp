@@ -1,10 +1,14 @@
-// One bind function per family of codecs; bindings.cpp calls them.
+// One bind function per subject; bindings.cpp calls them.
 #pragma once
 
 #include <nanobind/nanobind.h>
 
 namespace bridge {
 
+void bind_core(nanobind::module_& m);
+void bind_controller(nanobind::module_& m);
+void bind_loop(nanobind::module_& m);
+void bind_drivers(nanobind::module_& m);
 void bind_inspire(nanobind::module_& m);
 void bind_brainco(nanobind::module_& m);
 void bind_inspire_can(nanobind::module_& m);
