@@ -58,6 +58,7 @@ class Bridge:
         port               a serial port; `HOST[:NUMBER]` for hands on a network; `can0` or `slcan:/dev/ttyACM0`
                            for hands on CAN; or `sim:NAME[?options]` for a simulated hand
         rate_hz            cycles per second; the hand's default if None
+        safety             when to stop by itself; the hand's own `HANDS[name].safety` if None
         realtime_priority  SCHED_FIFO priority of the loop, 0 for none
         options            the hand's own, see `HANDS[name].options`; for Inspire hands speed, force_g (SPEED_SET and
                            FORCE_SET, written once and read back) and family
@@ -86,12 +87,13 @@ class Bridge:
         if not isinstance(port, str) or not port:
             raise ValueError(f"port: expected the name of a port, got {port!r}")
 
-        limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2)
+        limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2,
+                                spec.max_jerk_rad_s3)
         simulator = start_simulator(port) if is_simulated(port) else None
         try:
             place = port if simulator is None else simulator.port
             to = Connection(place, which, line_rate, address, rate, reply_timeout_s, limits)
-            loop = _bridge.start_loop(spec.driver(to, chosen), limits, (safety or Safety()).native(), rate,
+            loop = _bridge.start_loop(spec.driver(to, chosen), limits, (safety or spec.safety).native(), rate,
                                       realtime_priority)
         except BaseException as error:
             if simulator is not None:

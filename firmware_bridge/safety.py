@@ -11,10 +11,14 @@ from beingh0_edge.firmware_bridge import _bridge
 class Safety:
     """When the bridge stops by itself. Every value has bounds; a value outside them is refused (ValueError).
 
+    Each hand brings its own (`HANDS[name].safety`); `dataclasses.replace` changes single values of it.
+
     hold_after_s        no newer trajectory for this long after the last one ended: state hold, pose kept
     freeze_after_s      still none: the measured pose becomes the target, and moving again needs arm()
-    release_after_s     frozen for as long as this after the last trajectory: hands that can take the force out of
-                        their joints, which drops what they hold; None: never
+    release_after_s     no newer trajectory for this long, or stopped for this long: hands that can take the force out
+                        of their joints, which drops what they hold; None: never
+    release_on_fault    fault, e-stop and a stale pose take the force out at once instead of holding: for hands that
+                        are driven by torques
     feedback_stale_s    no valid pose from the hand for this long: freeze
     consecutive_errors  failed transactions in a row: fault
     error_rate          share of transactions failed within the last second: fault
@@ -28,6 +32,7 @@ class Safety:
     hold_after_s: float = 0.15
     freeze_after_s: float = 2.0
     release_after_s: float | None = None
+    release_on_fault: bool = False
     feedback_stale_s: float = 0.1
     consecutive_errors: int = 5
     error_rate: float = 0.2
@@ -41,6 +46,7 @@ class Safety:
         "hold_after_s": (0.02, 1.0),
         "freeze_after_s": (0.02, 30.0),
         "release_after_s": (0.1, 3600.0),
+        "release_on_fault": (0, 1),
         "feedback_stale_s": (0.02, 0.5),
         "consecutive_errors": (1, 20),
         "error_rate": (0.01, 0.5),
@@ -57,7 +63,7 @@ class Safety:
             value = getattr(self, field.name)
             if value is None and field.name == "release_after_s":
                 continue
-            if not low <= value <= high:
+            if isinstance(value, bool) != (field.name == "release_on_fault") or not low <= value <= high:
                 raise ValueError(f"Safety.{field.name}: expected {low:g} to {high:g}, got {value!r}")
         if self.freeze_after_s < self.hold_after_s:
             raise ValueError("Safety.freeze_after_s: expected at least hold_after_s "

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.hands.spec import Connection, HandSpec, Joint, Option, Options
+from beingh0_edge.firmware_bridge.safety import Safety
 
 
 def _leap_joint(name: str, lower_rad: float, upper_rad: float) -> Joint:
@@ -55,6 +56,7 @@ LEAP = HandSpec(
     }),
     driver=_driver,
     source="ROBOTIS e-manual (protocol 2.0, XC330-M288), LEAP_Hand_API; joint limits from the latter",
+    safety=Safety(release_after_s=10.0),  # its servos heat up while they hold against something
 )
 
 HANDS = (LEAP,)

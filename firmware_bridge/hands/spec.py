@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from beingh0_edge.firmware_bridge import _bridge
+from beingh0_edge.firmware_bridge.safety import Safety
 from beingh0_edge.types import SIDES, Side
 
 
@@ -16,7 +17,8 @@ from beingh0_edge.types import SIDES, Side
 class Joint:
     """One driven joint. 0 rad is open; the angle grows while closing.
 
-    The limits bound what is ever commanded; speed and acceleration are those of the commanded pose.
+    The limits bound what is ever commanded; speed, acceleration and jerk are those of the commanded pose.
+    accel_ramp_s is the time in which the acceleration may go from nothing to its bound.
     """
 
     name: str
@@ -24,6 +26,11 @@ class Joint:
     upper_rad: float
     max_speed_rad_s: float
     max_accel_rad_s2: float
+    accel_ramp_s: float = 0.04
+
+    @property
+    def max_jerk_rad_s3(self) -> float:
+        return self.max_accel_rad_s2 / self.accel_ramp_s
 
 
 OptionValue = bool | int | float | str | None
@@ -91,6 +98,7 @@ class HandSpec:
     driver          makes the driver that speaks to it; opens nothing yet
     error_bits      names of the bits in `HandState.error_bits`
     safe_stop       what the hand does on a stop, a fault and an e-stop
+    safety          when the bridge stops this hand by itself, unless told otherwise
     """
 
     name: str
@@ -108,6 +116,7 @@ class HandSpec:
     left_device_id: int | None = None
     device_ids: tuple[int, int] = (1, 254)
     safe_stop: str = "the measured pose becomes the target"
+    safety: Safety = field(default_factory=Safety)
 
     def device_id_of(self, side: Side) -> int:
         """The id a hand of this side has unless it was changed."""
@@ -145,6 +154,11 @@ class HandSpec:
     def max_accel_rad_s2(self) -> npt.NDArray[np.float64]:
         """float64[J]"""
         return np.array([joint.max_accel_rad_s2 for joint in self.joints])
+
+    @property
+    def max_jerk_rad_s3(self) -> npt.NDArray[np.float64]:
+        """float64[J]"""
+        return np.array([joint.max_jerk_rad_s3 for joint in self.joints])
 
 
 def check_side(side: str) -> Side:

@@ -6,7 +6,8 @@
 namespace bridge {
 namespace {
 
-Limits make_limits(const Vector& lower, const Vector& upper, const Vector& speed, const Vector& accel) {
+Limits make_limits(const Vector& lower, const Vector& upper, const Vector& speed, const Vector& accel,
+                   const Vector& jerk) {
   Limits limits;
   limits.joints = static_cast<int>(lower.shape(0));
   if (limits.joints < 1 || limits.joints > kMaxJoints)
@@ -14,14 +15,23 @@ Limits make_limits(const Vector& lower, const Vector& upper, const Vector& speed
                                 std::to_string(limits.joints));
   const Joints low = joints_of(lower, limits.joints), high = joints_of(upper, limits.joints);
   const Joints fast = joints_of(speed, limits.joints), hard = joints_of(accel, limits.joints);
+  const Joints sudden = joints_of(jerk, limits.joints);
   for (int j = 0; j < limits.joints; ++j) {
-    if (!(low[j] < high[j]) || !(fast[j] > 0.0) || !(hard[j] > 0.0) || !std::isfinite(low[j] + high[j]) ||
-        !std::isfinite(fast[j] + hard[j]))
+    if (!(low[j] < high[j]) || !(fast[j] > 0.0) || !(hard[j] > 0.0) || !(sudden[j] > 0.0) ||
+        !std::isfinite(low[j] + high[j]) || !std::isfinite(fast[j] + hard[j] + sudden[j]))
       throw std::invalid_argument("limits of joint " + std::to_string(j) +
-                                  ": expected finite lower < upper and positive speed and acceleration");
-    limits.values[j] = {low[j], high[j], fast[j], hard[j]};
+                                  ": expected finite lower < upper and positive speed, acceleration and jerk");
+    limits.values[j] = {low[j], high[j], fast[j], hard[j], sudden[j]};
   }
   return limits;
+}
+
+void check_step(const Limits& limits, double dt_s, const char* name) {
+  if (!(dt_s > 0.0)) throw std::invalid_argument(std::string(name) + ": expected a positive number");
+  const int averaged = Limiter::averaged_poses(limits.joints, limits.values, dt_s);
+  if (averaged > kMostAveraged)
+    throw std::invalid_argument(std::string(name) + ": the jerk bounds need the mean of " + std::to_string(averaged) +
+                                " poses at this step; expected at most " + std::to_string(kMostAveraged));
 }
 
 std::unique_ptr<Prepared> prepare(const Vector& t_s, const Matrix& q_rad, const Limits& limits) {
@@ -48,10 +58,11 @@ void bind_core(nb::module_& m) {
   nb::class_<Limits>(m, "Limits")
       .def("__init__",
            [](Limits* self, const Vector& lower_rad, const Vector& upper_rad, const Vector& max_speed_rad_s,
-              const Vector& max_accel_rad_s2) {
-             new (self) Limits(make_limits(lower_rad, upper_rad, max_speed_rad_s, max_accel_rad_s2));
+              const Vector& max_accel_rad_s2, const Vector& max_jerk_rad_s3) {
+             new (self)
+                 Limits(make_limits(lower_rad, upper_rad, max_speed_rad_s, max_accel_rad_s2, max_jerk_rad_s3));
            },
-           "lower_rad"_a, "upper_rad"_a, "max_speed_rad_s"_a, "max_accel_rad_s2"_a)
+           "lower_rad"_a, "upper_rad"_a, "max_speed_rad_s"_a, "max_accel_rad_s2"_a, "max_jerk_rad_s3"_a)
       .def_ro("joints", &Limits::joints);
 
   nb::class_<Safety>(m, "Safety")
@@ -59,6 +70,7 @@ void bind_core(nb::module_& m) {
       .def_rw("hold_after_s", &Safety::hold_after_s)
       .def_rw("freeze_after_s", &Safety::freeze_after_s)
       .def_rw("release_after_s", &Safety::release_after_s)
+      .def_rw("release_on_fault", &Safety::release_on_fault)
       .def_rw("feedback_stale_s", &Safety::feedback_stale_s)
       .def_rw("consecutive_errors", &Safety::consecutive_errors)
       .def_rw("error_rate", &Safety::error_rate)
@@ -71,7 +83,7 @@ void bind_core(nb::module_& m) {
   nb::class_<Limiter>(m, "Limiter")
       .def("__init__",
            [](Limiter* self, const Limits& limits, double dt_s) {
-             if (!(dt_s > 0.0)) throw std::invalid_argument("dt_s: expected a positive number");
+             check_step(limits, dt_s, "dt_s");
              new (self) Limiter(limits.joints, limits.values, dt_s);
            },
            "limits"_a, "dt_s"_a)
@@ -84,8 +96,9 @@ void bind_core(nb::module_& m) {
            "previous_rad"_a, "next_rad"_a)
       .def_prop_ro("q_rad", [](const Limiter& self) { return array_of(self.q_rad(), self.joints()); },
                    nb::rv_policy::move)
-      .def_prop_ro("v_rad_s", [](const Limiter& self) { return array_of(self.v_rad_s(), self.joints()); },
-                   nb::rv_policy::move)
+      .def("brake", [](Limiter& self) { self.brake(); return array_of(self.q_rad(), self.joints()); })
+      .def_prop_ro("stands", &Limiter::stands)
+      .def_prop_ro("lead_s", &Limiter::lead_s)
       .def_static("stoppable_speed", &Limiter::stoppable_speed, "distance_rad"_a, "accel_rad_s2"_a, "dt_s"_a);
 
   nb::class_<Prepared>(m, "PreparedTrajectory")
@@ -93,6 +106,11 @@ void bind_core(nb::module_& m) {
                    [](const Prepared& self) {
                      if (!self.trajectory) throw std::invalid_argument("this prepared trajectory has been used");
                      return self.trajectory->end_s();
+                   })
+      .def_prop_ro("brake_s",
+                   [](const Prepared& self) {
+                     if (!self.trajectory) throw std::invalid_argument("this prepared trajectory has been used");
+                     return self.trajectory->brake_s();
                    })
       .def("sample",
            [](const Prepared& self, double t_s, int joints) {
@@ -110,7 +128,7 @@ void bind_controller(nb::module_& m) {
   nb::class_<Self>(m, "Controller")
       .def("__init__",
            [](Self* self, const Limits& limits, const Safety& safety, double period_s) {
-             if (!(period_s > 0.0)) throw std::invalid_argument("period_s: expected a positive number");
+             check_step(limits, period_s, "period_s");
              new (self) Self{limits.joints, Controller(limits.joints, limits.values, safety, period_s)};
            },
            "limits"_a, "safety"_a, "period_s"_a)
@@ -140,6 +158,8 @@ void bind_controller(nb::module_& m) {
       .def("on_transaction", [](Self& s, double t, bool ok) { s.controller.on_transaction(nanos(t), ok); },
            "t_s"_a, "succeeded"_a)
       .def("on_write_accepted", [](Self& s) { s.controller.on_write_accepted(); })
+      .def("on_released", [](Self& s) { s.controller.on_released(); })
+      .def("retire", [](Self& s, double t) { s.controller.retire(nanos(t)); }, "t_s"_a)
       .def("arm", [](Self& s, double t) { return name(s.controller.arm(nanos(t))); }, "t_s"_a)
       .def("follow",
            [](Self& s, double t, Prepared& prepared, double elapsed_s) {
@@ -153,10 +173,11 @@ void bind_controller(nb::module_& m) {
       .def("tick",
            [](Self& s, double t) -> nb::object {
              const Command command = s.controller.tick(nanos(t));
+             if (command.release) return nb::str("release");
              if (!command.write) return nb::none();
              return nb::cast(array_of(command.q_rad, s.joints));
            },
-           "t_s"_a, "The pose to send, or None if nothing may be sent.")
+           "t_s"_a, "The pose to send, 'release', or None if nothing may be sent.")
       .def("settled", [](Self& s, double t) { return s.controller.settled(nanos(t)); }, "t_s"_a)
       .def_prop_ro("state", [](Self& s) { return name(s.controller.state()); })
       .def_prop_ro("reason", [](Self& s) { return name(s.controller.reason()); })

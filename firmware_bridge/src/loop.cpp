@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "io/stream.hpp"
 
@@ -52,7 +54,12 @@ Loop::Loop(std::unique_ptr<Driver> driver, const std::array<JointLimits, kMaxJoi
            double rate_hz, int realtime_priority)
     : driver_(std::move(driver)), joints_(driver_->joints()),
       controller_(joints_, limits, safety, 1.0 / rate_hz), period_(nanos(1.0 / rate_hz)),
-      realtime_priority_(realtime_priority), ring_(kRememberedCycles) {}
+      realtime_priority_(realtime_priority), ring_(kRememberedCycles) {
+  const int averaged = Limiter::averaged_poses(joints_, limits, 1.0 / rate_hz);
+  if (averaged > kMostAveraged)
+    throw std::invalid_argument("rate_hz: at this rate the jerk bounds need the mean of " + std::to_string(averaged) +
+                                " poses; expected at most " + std::to_string(kMostAveraged));
+}
 
 Loop::~Loop() {
   close();
@@ -138,7 +145,7 @@ void Loop::run() {
     const Nanos late = monotonic_now() - deadline;
     if (in_time) lateness_.add(late);
     if (closing_.load(std::memory_order_acquire)) {
-      if (closing_cycles == 0) controller_.stop(deadline, Reason::stop_requested);
+      if (closing_cycles == 0) controller_.retire(deadline);
       if (!linked_ || controller_.stop_delivered() || ++closing_cycles > kClosingCycles) break;
     }
     cycle(deadline, late);
@@ -180,7 +187,11 @@ void Loop::cycle(Nanos deadline, Nanos late) {
     else account(written_, monotonic_now());
     if (written_ == Outcome::done) controller_.on_write_accepted();
   }
-  if (linked_ && command.release) account(driver_->release(), monotonic_now());
+  if (linked_ && command.release) {
+    const Outcome outcome = driver_->release();
+    account(outcome, monotonic_now());
+    if (!failed(outcome)) controller_.on_released();
+  }
   if (linked_ && command.clear_errors) account(driver_->clear_errors(), monotonic_now());
   if (linked_) {
     News news = News::none;

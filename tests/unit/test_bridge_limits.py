@@ -14,10 +14,13 @@ LOWER = np.array([0.0, -0.5, 0.0])
 UPPER = np.array([1.47, 0.7, 1.3])
 SPEED = np.array([1.8, 0.6, 2.5])
 ACCEL = np.array([18.0, 3.0, 40.0])
+JERK = np.array([450.0, 75.0, 900.0])
+AVERAGED = 9  # 2 * 40 / (900 * DT_S), rounded up
+LEAD_S = 0.5 * (AVERAGED - 1) * DT_S
 
 
 def make_limits():
-    return _bridge.Limits(LOWER, UPPER, SPEED, ACCEL)
+    return _bridge.Limits(LOWER, UPPER, SPEED, ACCEL, JERK)
 
 
 def run(start, targets):
@@ -35,11 +38,13 @@ def run(start, targets):
 
 def assert_within_limits(poses):
     speed = np.diff(poses, axis=0) / DT_S
-    change = np.diff(np.vstack([np.zeros(poses.shape[1]), speed]), axis=0) / DT_S
+    rest = np.zeros((2, poses.shape[1]))
+    change = np.diff(np.vstack([rest, speed]), axis=0) / DT_S
     assert (poses >= LOWER - ROUNDING).all()
     assert (poses <= UPPER + ROUNDING).all()
     assert (np.abs(speed) <= SPEED + ROUNDING / DT_S).all()
     assert (np.abs(change) <= ACCEL + ROUNDING / DT_S**2).all()
+    assert (np.abs(np.diff(change, axis=0)) / DT_S <= JERK + ROUNDING / DT_S**3).all()
 
 
 anywhere = st.tuples(*[st.floats(-5, 5) for _ in range(3)])
@@ -47,7 +52,7 @@ anywhere = st.tuples(*[st.floats(-5, 5) for _ in range(3)])
 
 @settings(max_examples=150, deadline=None)
 @given(start=anywhere, targets=st.lists(anywhere, min_size=1, max_size=150))
-def test_no_target_sequence_breaks_position_speed_or_acceleration(start, targets):
+def test_no_target_sequence_breaks_position_speed_acceleration_or_jerk(start, targets):
     assert_within_limits(run(start, targets))
 
 
@@ -82,11 +87,42 @@ def test_a_joint_held_back_by_its_range_does_not_hold_back_the_others():
     assert poses[-1] == pytest.approx([UPPER[0], UPPER[1], 0.9], abs=1e-9)
 
 
-def test_a_target_within_the_limits_is_met_without_lag():
+def test_a_target_within_the_limits_is_met_a_known_time_later():
     t = np.arange(0, 2, DT_S)
     wave = 0.3 + 0.05 * (1 - np.cos(2 * np.pi * t))[:, None] * np.ones(3)  # starts at rest
     poses = run(wave[0], wave)
-    assert np.abs(poses[1:] - wave).max() < 1e-9
+    assert _bridge.Limiter(make_limits(), DT_S).lead_s == pytest.approx(LEAD_S)
+    late = AVERAGED // 2
+    # What averaging takes off a curve: acceleration times the square of the window, over 24.
+    allowed = 0.05 * (2 * np.pi) ** 2 * (AVERAGED * DT_S) ** 2 / 24 + 1e-9
+    assert np.abs(poses[1 + 2 * late:] - wave[late:-late]).max() < allowed
+
+
+@settings(max_examples=100, deadline=None)
+@given(start=anywhere, targets=st.lists(anywhere, min_size=1, max_size=40))
+def test_braking_stops_within_the_limits_from_any_motion(start, targets):
+    limiter = _bridge.Limiter(make_limits(), DT_S)
+    limiter.seed(np.asarray(start, dtype=float))
+    previous = limiter.q_rad
+    poses = [limiter.q_rad]
+    for target in targets:
+        target = np.asarray(target, dtype=float)
+        poses.append(limiter.step(previous, target))
+        previous = target
+    longest = SPEED / ACCEL / DT_S
+    for _ in range(int(longest.max()) + 2 + AVERAGED):
+        poses.append(limiter.brake())
+    assert_within_limits(np.array(poses))
+    assert limiter.stands
+    assert limiter.brake() == pytest.approx(poses[-1], abs=1e-12)
+
+
+def test_a_jerk_bound_that_needs_too_long_a_mean_is_refused():
+    limits = _bridge.Limits(LOWER, UPPER, SPEED, ACCEL, JERK / 100)
+    with pytest.raises(ValueError, match="dt_s: the jerk bounds need the mean of 889 poses"):
+        _bridge.Limiter(limits, DT_S)
+    with pytest.raises(ValueError, match="period_s: the jerk bounds need"):
+        _bridge.Controller(limits, _bridge.Safety(), DT_S)
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,11 +148,12 @@ def test_a_target_too_fast_to_follow_is_caught_up_with_without_overshoot():
 def test_limits_without_room_are_refused():
     good = np.array([1.0])
     for arguments in (
-        (np.array([1.0]), np.array([1.0]), good, good),
-        (np.array([0.0]), np.array([np.nan]), good, good),
-        (np.array([0.0]), good, np.array([0.0]), good),
-        (np.array([0.0]), good, good, np.array([-1.0])),
-        (np.array([0.0]), np.array([1.0, 2.0]), good, good),
+        (np.array([1.0]), np.array([1.0]), good, good, good),
+        (np.array([0.0]), np.array([np.nan]), good, good, good),
+        (np.array([0.0]), good, np.array([0.0]), good, good),
+        (np.array([0.0]), good, good, np.array([-1.0]), good),
+        (np.array([0.0]), good, good, good, np.array([0.0])),
+        (np.array([0.0]), np.array([1.0, 2.0]), good, good, good),
     ):
         with pytest.raises(ValueError, match="expected"):
             _bridge.Limits(*arguments)
@@ -179,7 +216,8 @@ def test_the_curve_passes_every_point_and_never_leaves_their_span(steps, data):
                  min_size=len(t), max_size=len(t))
     )
     q = np.array(rows)
-    trajectory = prepare(t, q)
+    still = t[-1] + np.array([1.0, 2.0])  # ends at rest, so that its clock is its own until then
+    trajectory = prepare(np.append(t, still), np.vstack([q, q[-1:], q[-1:]]))
     for i, moment in enumerate(t):
         assert np.abs(trajectory.sample(moment, 3)[0] - q[i]).max() < 1e-9
     for i in range(len(t) - 1):
@@ -197,13 +235,35 @@ def test_the_reported_velocity_is_the_slope_of_the_curve():
         assert np.abs((ahead - behind) / (2 * h) - trajectory.sample(t, 3)[1]).max() < 1e-5
 
 
-def test_after_its_last_point_the_trajectory_brakes_and_comes_to_rest_on_that_point():
-    points = [[0.1, 0.0, 0.2], [0.3, 0.1, 0.3], [0.5, 0.2, 0.4]]
-    trajectory = prepare([0, 0.5, 1.0], points)
-    samples = [trajectory.sample(t, 3) for t in np.arange(1.0, 4.0, 0.01)]
-    poses, speeds = (np.array([sample[i] for sample in samples]) for i in (0, 1))
-    assert speeds[0] == pytest.approx([0.4, 0.2, 0.2])
-    assert (np.abs(speeds) <= np.abs(speeds[0]) + 1e-12).all()
-    assert (np.abs(np.diff(speeds, axis=0)) <= 0.5 * ACCEL * 0.01 + 1e-9).all()
-    assert speeds[-1] == pytest.approx(0.0)
-    assert poses[-1] == pytest.approx(points[-1])
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(st.floats(0.03, 0.4), min_size=2, max_size=8),
+    data=st.data(),
+)
+def test_a_trajectory_that_ends_in_motion_slows_down_along_its_path_and_rests_on_its_last_point(steps, data):
+    t = np.cumsum(steps)
+    q = np.array(data.draw(
+        st.lists(st.tuples(*[st.floats(lo, hi) for lo, hi in zip(LOWER, UPPER, strict=True)]),
+                 min_size=len(t), max_size=len(t))
+    ))
+    trajectory = prepare(t, q)
+    brake_s = trajectory.brake_s
+    assert 0.0 <= brake_s <= (2 * SPEED / ACCEL).max() + 1e-12
+    moments = np.linspace(t[-1] - brake_s / 2, t[-1] + brake_s / 2 + 0.05, 80)
+    poses, speeds = (np.array([trajectory.sample(m, 3)[i] for m in moments]) for i in (0, 1))
+    # Never beyond what the points span, so never past the last one when the path leads straight to it.
+    assert (poses >= q.min(axis=0) - 1e-9).all()
+    assert (poses <= q.max(axis=0) + 1e-9).all()
+    assert poses[-1] == pytest.approx(q[-1], abs=1e-12)
+    assert speeds[-1] == pytest.approx(0.0, abs=1e-12)
+    still = moments >= t[-1] + brake_s / 2
+    assert np.abs(poses[still] - q[-1]).max() < 1e-9
+
+
+def test_slowing_down_takes_half_of_the_acceleration_from_a_steady_motion():
+    t = np.linspace(0.0, 1.0, 11)
+    trajectory = prepare(t, np.outer(t, [1.0, 0.2, 0.5]))
+    assert trajectory.brake_s == pytest.approx(max(2 * 1.0 / 18.0, 2 * 0.2 / 3.0, 2 * 0.5 / 40.0))
+    moments = np.arange(0.7, 1.3, 0.001)
+    speeds = np.array([trajectory.sample(m, 3)[1] for m in moments])
+    assert (np.abs(np.diff(speeds, axis=0)) / 0.001 <= 0.5 * ACCEL + 1e-6).all()

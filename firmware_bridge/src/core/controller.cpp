@@ -13,7 +13,6 @@ constexpr Nanos kClearing = kNanosPerSecond / 4;  // after CLEAR_ERROR the old b
 constexpr Nanos kHealthStale = kNanosPerSecond;    // error bits older than this are as bad as no pose
 constexpr double kStartWithin_rad = 0.2;  // of its range: sensors read a little past the ends
 constexpr double kArrived_rad = 1e-6;
-constexpr double kStandstill_rad_s = 1e-9;        // rounding of the limiter
 
 }  // namespace
 
@@ -28,8 +27,8 @@ void Controller::link_up(Nanos now) {
   healthy_at_ = kNever;
   fresh_since_ = now;
   errors_in_a_row_ = 0;
-  stop_writes_left_ = 0;
-  following_ = false;
+  stop_writes_left_ = releases_left_ = 0;
+  braking_ = following_ = false;
   tried_.fill(0);
   failed_.fill(0);
   if (state_ != State::fault && state_ != State::estop) {
@@ -41,11 +40,11 @@ void Controller::link_up(Nanos now) {
 void Controller::link_down(Nanos) {
   linked_ = false;
   frozen_ = true;
-  following_ = false;
+  braking_ = following_ = false;
+  stop_writes_left_ = releases_left_ = 0;
   if (state_ == State::fault || state_ == State::estop) return;
   state_ = State::disconnected;
   reason_ = Reason::link_lost;
-  stop_writes_left_ = 0;
 }
 
 bool Controller::feedback_is_fresh(Nanos now) const {
@@ -110,27 +109,53 @@ void Controller::on_transaction(Nanos now, bool succeeded) {
 }
 
 void Controller::on_write_accepted() {
-  if (stop_writes_left_ > 0) --stop_writes_left_;
+  if (stop_writes_left_ > 0 && !braking_) --stop_writes_left_;
 }
+
+void Controller::on_released() { releases_left_ = 0; }
 
 void Controller::on_conversion_error(Nanos now) {
   if (state_ == State::active || state_ == State::hold) freeze(now, State::fault, Reason::conversion_range);
 }
 
-// Safe stop of a position hand: the pose it has becomes its target. Without a fresh measurement the last command
-// stays, because an old pose could be far behind.
+// Safe stop of a position hand: the pose it has becomes its target. Without a fresh measurement the command brakes
+// where it is, because an old pose could be far behind; an e-stop does not even do that and repeats the last command.
+// A hand that is driven by torques must not be left with one it cannot see the effect of: it is let go.
 void Controller::freeze(Nanos now, State state, Reason reason) {
   const bool was_driving = state_ == State::active || state_ == State::hold;
-  const bool may_write = was_driving || (state == State::estop && feedback_is_fresh(now));
-  if (feedback_is_fresh(now) || !was_driving) commanded_ = measured_;
-  limiter_.seed(commanded_);
-  for (int j = 0; j < joints_; ++j) commanded_[j] = limiter_.q_rad()[j];
+  const bool fresh = feedback_is_fresh(now);
+  braking_ = was_driving && !fresh && state != State::estop && (braking_ || !frozen_);
+  if (!braking_) {
+    if (fresh || !was_driving) commanded_ = measured_;
+    limiter_.seed(commanded_);
+    commanded_ = limiter_.q_rad();
+  }
   reference_ = commanded_;
   frozen_ = true;
   following_ = false;
+  command_until_ = std::min(command_until_, now);
   state_ = state;
   reason_ = reason;
-  stop_writes_left_ = may_write ? kStopWrites : 0;
+  if (safety_.release_on_fault && (state == State::fault || state == State::estop || !fresh)) {
+    if (state == State::hold) state_ = State::idle;
+    if (was_driving || state == State::estop) release();
+    return;
+  }
+  stop_writes_left_ = was_driving || (state == State::estop && fresh) ? kStopWrites : 0;
+}
+
+void Controller::release() {
+  releases_left_ = kReleases;
+  stop_writes_left_ = 0;
+  braking_ = false;
+}
+
+void Controller::retire(Nanos now) {
+  stop(now, Reason::stop_requested);
+  const bool driving = state_ == State::active || state_ == State::hold;
+  if (!safety_.release_on_fault || !driving || !linked_) return;
+  state_ = State::idle;
+  release();
 }
 
 Verdict Controller::arm(Nanos now) {
@@ -149,9 +174,9 @@ Verdict Controller::arm(Nanos now) {
     reference_ = commanded_;
     following_ = false;
   }
-  frozen_ = false;
+  frozen_ = braking_ = false;
   command_until_ = now;
-  stop_writes_left_ = 0;
+  stop_writes_left_ = releases_left_ = 0;
   state_ = State::active;
   reason_ = Reason::none;
   return Verdict::accepted;
@@ -169,11 +194,13 @@ Verdict Controller::follow(Nanos now, std::unique_ptr<Trajectory>& trajectory, d
     for (int j = 0; j < joints_; ++j)
       if (std::abs(q[j] - commanded_[j]) > safety_.resume_within_rad) return Verdict::needs_rearm;
   }
-  trajectory->begin(elapsed_s, limiter_.q_rad(), limiter_.v_rad_s(), limits_, safety_.blend_s);
+  // The limiter's command is late by its lead; its first stage, where the way in begins, is that much ahead.
+  trajectory->begin(elapsed_s + limiter_.lead_s(), limiter_.ahead_rad(), limiter_.ahead_rad_s(), limits_,
+                    safety_.blend_s);
   trajectory_.swap(trajectory);
   trajectory_zero_ = now - period_ - nanos(elapsed_s);  // the first cycle already moves
   command_until_ = trajectory_zero_ + nanos(trajectory_->settled_s());
-  reference_ = limiter_.q_rad();
+  reference_ = limiter_.ahead_rad();
   following_ = true;
   state_ = State::active;
   reason_ = Reason::none;
@@ -198,8 +225,9 @@ Verdict Controller::reset(Nanos now) {
   errors_in_a_row_ = 0;
   tried_.fill(0);
   failed_.fill(0);
-  stop_writes_left_ = 0;
+  stop_writes_left_ = releases_left_ = 0;
   frozen_ = true;
+  braking_ = false;
   state_ = linked_ ? State::connected : State::disconnected;
   reason_ = linked_ ? Reason::none : Reason::link_lost;
   return Verdict::accepted;
@@ -207,15 +235,15 @@ Verdict Controller::reset(Nanos now) {
 
 void Controller::watch(Nanos now) {
   if (state_ != State::active && state_ != State::hold) return;
-  if (!feedback_is_fresh(now) || now - healthy_at_ > kHealthStale) {
-    if (!frozen_) freeze(now, State::hold, Reason::feedback_stale);
-    return;
-  }
+  const bool fresh = feedback_is_fresh(now);
+  const bool blind = !fresh || now - healthy_at_ > kHealthStale;
+  if (blind && (!frozen_ || (safety_.release_on_fault && !fresh))) freeze(now, State::hold, Reason::feedback_stale);
+  if (state_ != State::hold && state_ != State::active) return;
   const Nanos age = now - command_until_;
-  if (reason_ == Reason::command_frozen && safety_.release_after_s >= 0.0 && age > nanos(safety_.release_after_s)) {
+  if (frozen_ && safety_.release_after_s >= 0.0 && age > nanos(safety_.release_after_s)) {
     state_ = State::idle;
     reason_ = Reason::released;
-    release_ = true;
+    release();
     return;
   }
   if (frozen_) return;
@@ -228,11 +256,10 @@ void Controller::watch(Nanos now) {
 }
 
 bool Controller::settled(Nanos now) const {
-  if (now < command_until_) return false;
+  if (now < command_until_ || !limiter_.stands()) return false;
   for (int j = 0; j < joints_; ++j)
-    if (std::abs(limiter_.v_rad_s()[j]) > kStandstill_rad_s ||
-        std::abs(limiter_.q_rad()[j] - std::clamp(reference_[j], limits_[j].lower_rad, limits_[j].upper_rad)) >
-            kArrived_rad)
+    if (std::abs(limiter_.q_rad()[j] - std::clamp(reference_[j], limits_[j].lower_rad, limits_[j].upper_rad)) >
+        kArrived_rad)
       return false;
   return true;
 }
@@ -242,21 +269,29 @@ Command Controller::tick(Nanos now) {
   Command command;
   command.clear_errors = clear_errors_;
   clear_errors_ = false;
-  command.release = release_;
-  release_ = false;
   if (!linked_) return command;
+  if (releases_left_ > 0) {
+    --releases_left_;
+    command.release = true;
+    return command;
+  }
   const bool driving = state_ == State::active || state_ == State::hold;
   if (driving && !frozen_) {
     Joints previous = reference_;
     if (following_) {
       // One period back by time, not by cycle: after skipped cycles the target has not become faster.
-      trajectory_->reference(seconds(now - period_ - trajectory_zero_), previous);
-      trajectory_->reference(seconds(now - trajectory_zero_), reference_);
+      const double ahead_s = seconds(now - trajectory_zero_) + limiter_.lead_s();
+      trajectory_->reference(ahead_s - seconds(period_), previous);
+      trajectory_->reference(ahead_s, reference_);
     }
     limiter_.step(previous, reference_);
     commanded_ = limiter_.q_rad();
+  } else if (braking_) {
+    limiter_.brake();
+    commanded_ = reference_ = limiter_.q_rad();
+    braking_ = !limiter_.stands();
   }
-  command.write = driving || stop_writes_left_ > 0;
+  command.write = driving || braking_ || stop_writes_left_ > 0;
   command.q_rad = commanded_;
   return command;
 }

@@ -16,6 +16,7 @@ struct Safety {
   double hold_after_s = 0.15;          // no newer trajectory: state hold, last commanded pose
   double freeze_after_s = 2.0;         // still none: hold the measured pose, arm() needed
   double release_after_s = -1.0;       // frozen for this long: torque off where the hand can; negative: never
+  bool release_on_fault = false;       // a hand that is driven by torques: fault, e-stop and a stale pose release it
   double feedback_stale_s = 0.1;       // no valid pose for this long (or 5 periods): hold the measured pose
   int consecutive_errors = 5;          // failed transactions in a row: fault
   double error_rate = 0.2;             // share of transactions failed within the last second: fault
@@ -29,7 +30,7 @@ struct Safety {
 struct Command {
   bool write = false;
   bool clear_errors = false;  // maintenance, asked for by reset()
-  bool release = false;       // take the force out of the joints
+  bool release = false;       // take the force out of the joints; asked again until it was done
   Joints q_rad{};
 };
 
@@ -46,6 +47,7 @@ class Controller {
   void on_current(const double* current_a, Nanos now);
   void on_transaction(Nanos now, bool succeeded);
   void on_write_accepted();
+  void on_released();
   void on_conversion_error(Nanos now);
 
   // -- from the user
@@ -55,6 +57,8 @@ class Controller {
   void stop(Nanos now, Reason reason);
   void estop(Nanos now);
   Verdict reset(Nanos now);
+  // The bridge goes: stop, and let go of a hand that must not be left under torque.
+  void retire(Nanos now);
 
   // -- once per cycle, after feedback
   Command tick(Nanos now);
@@ -66,15 +70,17 @@ class Controller {
   bool measured_once() const { return measured_at_ != kNever; }
   Nanos measured_at() const { return measured_at_; }
   bool settled(Nanos now) const;  // the followed trajectory has been played and the command stands still
-  bool stop_delivered() const { return stop_writes_left_ == 0; }
+  bool stop_delivered() const { return stop_writes_left_ == 0 && releases_left_ == 0 && !braking_; }
 
  private:
   static constexpr Nanos kNever = INT64_MIN / 2;
   static constexpr int kStopWrites = 3;  // acknowledged writes of a stop before falling silent
+  static constexpr int kReleases = 50;  // tries to take the torque off before it is left to the hand's own watchdog
   static constexpr int kRateBuckets = 10;
 
   bool feedback_is_fresh(Nanos now) const;
   void freeze(Nanos now, State state, Reason reason);
+  void release();
   void watch(Nanos now);
   void count(Nanos now, bool failed);
 
@@ -87,10 +93,11 @@ class Controller {
   State state_ = State::disconnected;
   Reason reason_ = Reason::none;
   bool linked_ = false;
-  bool frozen_ = false;
+  bool frozen_ = false;         // moving again needs arm()
+  bool braking_ = false;        // frozen without a fresh pose: the command slows down as fast as it may
   bool clear_errors_ = false;
-  bool release_ = false;
   int stop_writes_left_ = 0;
+  int releases_left_ = 0;
 
   Joints measured_{};
   Joints commanded_{};

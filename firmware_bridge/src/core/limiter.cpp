@@ -8,17 +8,54 @@ namespace {
 
 // Of the acceleration, used to close up with a moving target; the rest is left to brake along with it.
 constexpr double kTrailingShare = 0.1;
+constexpr double kStandstill_rad_s = 1e-9;  // rounding
+constexpr double kStandstill_rad = 1e-9;
 
 }  // namespace
 
 Limiter::Limiter(int joints, const std::array<JointLimits, kMaxJoints>& limits, double dt_s)
-    : joints_(joints), dt_s_(dt_s), limits_(limits) {}
+    : joints_(joints), dt_s_(dt_s), limits_(limits),
+      averaged_(std::min(averaged_poses(joints, limits, dt_s), kMostAveraged)) {}
+
+int Limiter::averaged_poses(int joints, const std::array<JointLimits, kMaxJoints>& limits, double dt_s) {
+  double most = 1.0;
+  for (int j = 0; j < joints; ++j)
+    most = std::max(most, 2.0 * limits[j].max_accel_rad_s2 / (limits[j].max_jerk_rad_s3 * dt_s));
+  return static_cast<int>(std::min(1e6, std::ceil(most - 1e-9)));
+}
 
 void Limiter::seed(const Joints& q_rad) {
   for (int j = 0; j < joints_; ++j) {
     q_[j] = std::clamp(q_rad[j], limits_[j].lower_rad, limits_[j].upper_rad);
     v_[j] = 0.0;
   }
+  mean_ = q_;
+  last_.fill(q_);
+}
+
+bool Limiter::stands() const {
+  for (int j = 0; j < joints_; ++j)
+    if (std::abs(v_[j]) > kStandstill_rad_s || std::abs(q_[j] - mean_[j]) > kStandstill_rad) return false;
+  return true;
+}
+
+void Limiter::average() {
+  newest_ = (newest_ + 1) % averaged_;
+  last_[newest_] = q_;
+  for (int j = 0; j < joints_; ++j) {
+    double sum = 0.0;
+    for (int k = 0; k < averaged_; ++k) sum += last_[k][j];  // anew each time: nothing adds up over the hours
+    mean_[j] = std::clamp(sum / averaged_, limits_[j].lower_rad, limits_[j].upper_rad);
+  }
+}
+
+void Limiter::brake() {
+  for (int j = 0; j < joints_; ++j) {
+    const double slower = std::max(0.0, std::abs(v_[j]) - limits_[j].max_accel_rad_s2 * dt_s_);
+    v_[j] = std::copysign(slower, v_[j]);
+    q_[j] = std::clamp(q_[j] + v_[j] * dt_s_, limits_[j].lower_rad, limits_[j].upper_rad);
+  }
+  average();
 }
 
 // A step at v followed by steps at v - d, v - 2d, ... (d = accel * dt) while positive covers
@@ -85,6 +122,7 @@ void Limiter::step(const Joints& previous_target, const Joints& next_target) {
     v_[j] = std::clamp(v_[j] + (gaining ? share : 1.0) * change, low[j], high[j]);
     q_[j] = std::clamp(q_[j] + v_[j] * dt_s_, limits_[j].lower_rad, limits_[j].upper_rad);
   }
+  average();
 }
 
 }  // namespace bridge

@@ -1,8 +1,14 @@
-// Bounds position, velocity and acceleration of the commanded pose, one fixed step at a time.
+// Bounds position, velocity, acceleration and jerk of the commanded pose, one fixed step at a time.
 //
-// The rule that makes the bounds hold for ever: after every step each joint can still brake to a stand inside its
-// range without exceeding its acceleration. The set of next velocities that keep this true is an interval, it is
-// never empty when the previous step kept it true, and its ends have a closed form in discrete time.
+// Two stages. The first bounds position, velocity and acceleration: after every step each joint can still brake to a
+// stand inside its range without exceeding its acceleration. The set of next velocities that keep this true is an
+// interval, it is never empty when the previous step kept it true, and its ends have a closed form in discrete time.
+//
+// The second makes the command the mean of the first stage's last N poses. A mean of poses lies between them, so the
+// range and a straight line stay; its velocity and acceleration are means too, so their bounds stay; and its jerk is
+// (newest - oldest acceleration) / (N dt), at most 2 A / (N dt): N is the smallest that makes this the joint's jerk
+// bound. (Biagiotti and Melchiorri, FIR filters for online trajectory planning, 2012.) The price is a delay of
+// (N - 1) / 2 steps, which whoever knows the target's future makes up for by asking that much ahead.
 #pragma once
 
 #include "core/types.hpp"
@@ -14,12 +20,19 @@ struct JointLimits {
   double upper_rad = 0.0;
   double max_speed_rad_s = 0.0;
   double max_accel_rad_s2 = 0.0;
+  double max_jerk_rad_s3 = 0.0;
 };
+
+constexpr int kMostAveraged = 128;
 
 class Limiter {
  public:
   Limiter() = default;
   Limiter(int joints, const std::array<JointLimits, kMaxJoints>& limits, double dt_s);
+
+  // How many poses are averaged: what the jerk bounds need at this step. May exceed kMostAveraged, which no limiter
+  // can be made for.
+  static int averaged_poses(int joints, const std::array<JointLimits, kMaxJoints>& limits, double dt_s);
 
   // Starts at rest at `q_rad`; values outside the range start at its border.
   void seed(const Joints& q_rad);
@@ -29,8 +42,15 @@ class Limiter {
   // joint space. A joint never delays its braking for the sake of that line. Beyond the range counts as its border.
   void step(const Joints& previous_target, const Joints& next_target);
 
-  const Joints& q_rad() const { return q_; }
-  const Joints& v_rad_s() const { return v_; }
+  // One step of braking as hard as each joint may, until it stands.
+  void brake();
+
+  const Joints& q_rad() const { return mean_; }  // the command
+  // The first stage, which is ahead of the command by about lead_s: where a new target takes over.
+  const Joints& ahead_rad() const { return q_; }
+  const Joints& ahead_rad_s() const { return v_; }
+  double lead_s() const { return 0.5 * (averaged_ - 1) * dt_s_; }
+  bool stands() const;  // neither stage moves any more
   const std::array<JointLimits, kMaxJoints>& limits() const { return limits_; }
   int joints() const { return joints_; }
 
@@ -41,8 +61,14 @@ class Limiter {
   int joints_ = 0;
   double dt_s_ = 0.0;
   std::array<JointLimits, kMaxJoints> limits_{};
+  void average();
+
   Joints q_{};
   Joints v_{};
+  Joints mean_{};
+  int averaged_ = 1;
+  int newest_ = 0;
+  std::array<Joints, kMostAveraged> last_{};
 };
 
 }  // namespace bridge

@@ -11,6 +11,7 @@ namespace {
 // followed at the border.
 constexpr double kRangeTolerance_rad = 1e-3;
 constexpr double kLongest_s = 600.0;
+constexpr int kLooks = 16;  // along the braking way
 
 std::string describe(const char* format, double a, double b, double c, double d) {
   char text[200];
@@ -87,31 +88,41 @@ std::unique_ptr<Trajectory> Trajectory::make(const double* t_s, const double* q_
     slope(0) = end_slope(h(0), h(1), d(0), d(1));
     slope(points - 1) = end_slope(h(points - 2), h(points - 3), d(points - 2), d(points - 3));
   }
-  // The tail, q + v * tail * x * (1 - x)^2, brakes with 4 v / tail at first: half of what the joint is allowed.
-  for (int j = 0; j < joints; ++j) {
-    const double speed = std::min(std::abs(made->slope_[(points - 1) * joints + j]), limits[j].max_speed_rad_s);
-    made->tail_s_ = std::max(made->tail_s_, 8.0 * speed / limits[j].max_accel_rad_s2);
+  // Braking along the path takes (speed on the way) / brake_s from each joint's acceleration: half of what it has.
+  const auto braking_for = [&](double from_s) {
+    double needed = 0.0;
+    Joints q{}, v{};
+    for (int i = 0; i <= kLooks; ++i) {
+      made->path(made->t_.back() - from_s * i / kLooks, q, v);
+      for (int j = 0; j < joints; ++j)
+        needed = std::max(needed, 2.0 * std::min(std::abs(v[j]), limits[j].max_speed_rad_s) / limits[j].max_accel_rad_s2);
+    }
+    return needed;
+  };
+  // A longer way may meet a faster part of the path: until it does not.
+  double needed = braking_for(0.0);
+  for (int i = 0; i < kLooks && needed > made->brake_s_; ++i) {
+    made->brake_s_ = needed;
+    needed = braking_for(0.5 * needed);
   }
   return made;
 }
 
 void Trajectory::at(double t_s, Joints& q_rad, Joints& v_rad_s) const {
+  const double from = t_.back() - 0.5 * brake_s_;
+  if (t_s <= from) return path(t_s, q_rad, v_rad_s);
+  const double x = brake_s_ > 0.0 ? std::min((t_s - from) / brake_s_, 1.0) : 1.0;
+  path(x < 1.0 ? from + brake_s_ * x * (1.0 - 0.5 * x) : t_.back(), q_rad, v_rad_s);
+  for (int j = 0; j < joints_; ++j) v_rad_s[j] *= 1.0 - x;
+}
+
+void Trajectory::path(double t_s, Joints& q_rad, Joints& v_rad_s) const {
   const std::size_t last = t_.size() - 1;
-  if (t_s < t_.front()) {
+  if (t_s < t_.front() || t_s >= t_.back()) {
+    const std::size_t end = t_s < t_.front() ? 0 : last;
     for (int j = 0; j < joints_; ++j) {
-      q_rad[j] = q_[j];
-      v_rad_s[j] = 0.0;
-    }
-    return;
-  }
-  if (t_s >= t_.back()) {
-    // Carries on with the last speed, brakes, and comes to rest on the last point itself: that is where a grasp holds.
-    const double elapsed = std::min(t_s - t_.back(), tail_s_);
-    const double x = tail_s_ > 0.0 ? elapsed / tail_s_ : 1.0;
-    for (int j = 0; j < joints_; ++j) {
-      const double v = slope_[last * joints_ + j];
-      q_rad[j] = q_[last * joints_ + j] + v * elapsed * (1.0 - x) * (1.0 - x);
-      v_rad_s[j] = v * (1.0 - x) * (1.0 - 3.0 * x);
+      q_rad[j] = q_[end * joints_ + j];
+      v_rad_s[j] = t_s > t_.back() || end == 0 ? 0.0 : slope_[end * joints_ + j];
     }
     return;
   }
@@ -155,7 +166,7 @@ void Trajectory::reference(double t_s, Joints& q_rad) const {
 }
 
 double Trajectory::settled_s() const {
-  return std::max(t_.back() + tail_s_, blend_start_s_ + blend_s_);
+  return std::max(t_.back() + 0.5 * brake_s_, blend_start_s_ + blend_s_);
 }
 
 }  // namespace bridge

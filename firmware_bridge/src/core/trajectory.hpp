@@ -1,5 +1,5 @@
 // A trajectory as the loop follows it: shape-preserving cubics between points, a smooth way in from the commanded
-// state, and a tail that brakes and comes to rest on the last point.
+// state, and an end at which time runs ever slower, so that it comes to rest on the last point and never beyond it.
 #pragma once
 
 #include <memory>
@@ -18,26 +18,30 @@ class Trajectory {
   static std::unique_ptr<Trajectory> make(const double* t_s, const double* q_rad, std::size_t points, int joints,
                                           const std::array<JointLimits, kMaxJoints>& limits, std::string& problem);
 
-  // Where the trajectory itself is, `t` seconds after its start; before the first point it waits there.
+  // Where the trajectory itself is, `t` seconds after its start; before the first point it waits there. One that ends
+  // in motion leaves its own clock brake_s / 2 before its end, slows down evenly along its path, and rests on its last
+  // point brake_s / 2 after it.
   void at(double t_s, Joints& q_rad, Joints& v_rad_s) const;
 
   // Fixes the way in: starts at `start_s` on the trajectory from the commanded position and velocity.
   void begin(double start_s, const Joints& q_rad, const Joints& v_rad_s,
              const std::array<JointLimits, kMaxJoints>& limits, double least_blend_s);
 
-  // The reference including way in and tail.
+  // The reference including the way in.
   void reference(double t_s, Joints& q_rad) const;
 
   double end_s() const { return t_.back(); }
-  double settled_s() const;  // after way in and tail
+  double brake_s() const { return brake_s_; }
+  double settled_s() const;  // after way in and braking
 
  private:
   Trajectory() = default;
+  void path(double s, Joints& q_rad, Joints& v_rad_s) const;  // without braking
   int joints_ = 0;
   std::vector<double> t_;
   std::vector<double> q_;
   std::vector<double> slope_;  // dq/dt at each point
-  double tail_s_ = 0.0;
+  double brake_s_ = 0.0;
   double blend_start_s_ = 0.0;
   double blend_s_ = 0.0;
   Joints offset_{};        // commanded minus trajectory at the start of the way in
