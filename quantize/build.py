@@ -28,7 +28,7 @@ from beingh0_edge.bundle import (
 from beingh0_edge.errors import BackendError, BundleError
 from beingh0_edge.preprocess import OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA, Camera
 from beingh0_edge.tokens import Vocabulary
-from beingh0_edge.types import SIDES, FloatArray
+from beingh0_edge.types import FloatArray
 
 from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
@@ -86,7 +86,7 @@ def build_bundle(
         work.mkdir()
         manifest = _write(source, work, choices, progress, origin, calibration)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _try_out(Bundle.open(work))
+        Bundle.open(work)  # the contract, read back
         if out.exists():
             shutil.rmtree(out)
         work.rename(out)
@@ -140,7 +140,8 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
     vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)
-    checkpoint.check_finite(progress)
+    hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
+    checkpoint.check_values(progress)
 
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
                           overrides=choices.overrides, progress=progress)
@@ -151,7 +152,6 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     robot = robot_spec(config.robot) if config.robot else None
     if robot:
         _write_robot(checkpoint, work, robot)
-    hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
 
     manifest = Manifest(
         format=FORMAT,
@@ -190,21 +190,6 @@ def language_vocabulary(checkpoint: Checkpoint, tokens: TokenSpec, motion: Motio
         return Vocabulary(token_layout, checkpoint.config.language.vocabulary if layout == "full" else None)
     except ValueError as error:
         raise BundleError(f"{checkpoint.folder}: {error}", str(checkpoint.folder)) from error
-
-
-def _try_out(bundle: Bundle) -> None:
-    """Loads the parts whose files `Bundle.open` only compares with their hashes. Raises BundleError."""
-    from beingh0_edge.hand_model import HandModel
-    from beingh0_edge.motion_tokenizer import MotionTokenizer
-
-    hands = bundle.manifest.hands
-    if bundle.manifest.motion:
-        MotionTokenizer.load(bundle.root)
-    if len(hands) == 2:  # also says in the log if the left shape basis is not mirrored
-        HandModel.load_pair(*(bundle.path(hands[side].file) for side in SIDES))
-    for side in SIDES:
-        if side in hands:
-            HandModel.load(bundle.path(hands[side].file), side)
 
 
 def _require(*packages: str) -> None:

@@ -27,6 +27,7 @@ VISION = "vlm_adapter._vision_model."
 LANGUAGE = "vlm_adapter._language_model."
 PROJECTOR = "vlm_adapter.mlp1."
 MOTION = "motion_adapter."
+_MOTION_PARTS = tuple(f"{MOTION}motion_{what}" for what in ("model", "mean", "std"))
 EMBEDDING = LANGUAGE + "model.embed_tokens.weight"
 HEAD = LANGUAGE + "lm_head.weight"
 
@@ -35,6 +36,8 @@ Progress = Callable[[int, int, str], None]
 
 # Buffers that a checkpoint may carry although they are computed from the config.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$")
+# Of a motion tokenizer: what no decoder or encoder reads.
+TRAINING_STATE = ("embed_avg", "cluster_size", "initted", "num_batches_tracked")
 _ROWS_AT_ONCE = 4096
 
 
@@ -65,9 +68,11 @@ class Checkpoint:
 
     def weight_files(self) -> list[Path]:
         """Every file that holds tensors of this model."""
-        sources = [file for recipe in self._recipes.values()
-                   for file, _ in (*recipe.pieces.values(), *recipe.lora.values())]
-        return sorted({file.path for file in sources})
+        return sorted(self._files())
+
+    def _files(self) -> dict[Path, TensorFile]:
+        return {file.path: file for recipe in self._recipes.values()
+                for file, _ in (*recipe.pieces.values(), *recipe.lora.values())}
 
     def names(self) -> Iterator[str]:
         return iter(self._recipes)
@@ -102,10 +107,16 @@ class Checkpoint:
         """Bytes of all tensors as float32."""
         return sum(4 * int(np.prod(self.shape(name))) for name in self._recipes)
 
-    def check_finite(self, progress: Progress | None = None) -> None:
-        """Reads everything once. Raises BundleError listing every tensor with values that are not finite."""
+    def check_values(self, progress: Progress | None = None) -> None:
+        """Reads everything once. Raises BundleError for a file that does not have its checksums (torch files have
+        them), or listing every tensor with values that are not finite.
+        """
+        for file in self._files().values():
+            file.verify()
         total, done, bad = self.nbytes(), 0, []
         for name in self._recipes:
+            if name.startswith(MOTION) and name.endswith(TRAINING_STATE):
+                continue
             shape = self.shape(name)
             rows = shape[0] if shape else 1
             for first in range(0, rows, _ROWS_AT_ONCE):
@@ -146,7 +157,7 @@ class Checkpoint:
         problems = [f"missing {name} {list(shape)}" for name, shape in expected.items()
                     if not self._pieces_of(name)]
         problems += [f"unexpected {name}" for name in self._recipes
-                     if name not in expected and not name.startswith(MOTION)]
+                     if name not in expected and not name.startswith(_MOTION_PARTS)]
         for name, shape in expected.items():
             if self._pieces_of(name) and self.shape(name) != shape:
                 problems.append(f"{name}: expected {list(shape)}, got {list(self.shape(name))}")
@@ -215,7 +226,7 @@ def expected_shapes(config: ModelConfig, tied: bool) -> dict[str, tuple[int, ...
 
 def robot_spec(robot: RobotConfig) -> RobotSpec:
     return RobotSpec("robot.safetensors", robot.proprio_dim, robot.action_dim, robot.chunk_length,
-                     robot.gen_action_type)
+                     robot.gen_action_type, robot.state_names, robot.action_names, robot.statistics)
 
 
 # --------------------------------------------------------------------------------------------- names

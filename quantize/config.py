@@ -8,7 +8,7 @@ the computation in a way this package does not implement is an error, never igno
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,9 @@ class RobotConfig:
     action_dim: int
     chunk_length: int
     gen_action_type: Literal["action_token", "prop_hidden", "last_hidden"]
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    statistics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,10 @@ def _model(data: dict[str, Any]) -> ModelConfig:
     template = vlm.get("template", "internvl2_5")
     if template not in SYSTEM_MESSAGES:
         raise ValueError(f"unknown template {template!r}; known: {', '.join(SYSTEM_MESSAGES)}")
-    top_tied = bool(vlm.get("tie_word_embeddings", False)) if native else False
+    tied = any(where.get("tie_word_embeddings") for where in (language, vlm, data))
     return ModelConfig(
         vision=_vision(vision, patch, used, native),
-        language=_language(language, top_tied),
+        language=_language(language, tied),
         robot=_robot(data),
         image_size=size,
         shuffle=shuffle,
@@ -172,6 +175,8 @@ def _language(c: dict[str, Any], tied: bool) -> LanguageConfig:
         raise ValueError("use_sliding_window is true; only full attention is supported")
     hidden, heads = int(c["hidden_size"]), int(c["num_attention_heads"])
     head_dim = int(c.get("head_dim") or hidden // heads)
+    if head_dim * heads != hidden or head_dim % 2:
+        raise ValueError(f"head_dim: Qwen2 has hidden_size {hidden} over {heads} heads in even parts, got {head_dim}")
     rope = c.get("rope_parameters") or {}
     # rope_scaling is ignored on purpose: the published stack ignores it for Qwen2, and the dynamic kind that
     # InternVL3 configs carry acts only beyond the context length.
@@ -184,15 +189,28 @@ def _language(c: dict[str, Any], tied: bool) -> LanguageConfig:
         layers=int(c["num_hidden_layers"]), heads=heads, kv_heads=int(c.get("num_key_value_heads") or heads),
         head_dim=head_dim, eps=float(c["rms_norm_eps"]), rope_theta=float(theta),
         context=int(c.get("max_position_embeddings", 4096)),
-        tied=tied or bool(c.get("tie_word_embeddings", False)), eos=eos if isinstance(eos, int) else None)
+        tied=tied, eos=eos if isinstance(eos, int) else None)
 
 
 def _robot(data: dict[str, Any]) -> RobotConfig | None:
     if not data.get("enable_robot_alignment"):
         return None
     kind = _expect(data, "gen_action_type", ("action_token", "prop_hidden", "last_hidden"), "prop_hidden")
-    return RobotConfig(int(data.get("proprio_dim", 13)), int(data.get("action_dim", 13)),
-                       int(data.get("action_chunk_length", 16)), kind)
+    state, action = int(data.get("proprio_dim", 13)), int(data.get("action_dim", 13))
+    statistics = data.get("norm_stats") or {}
+    if not isinstance(statistics, dict):
+        raise ValueError(f"norm_stats: expected an object, got {statistics!r}")
+    json.dumps(statistics, allow_nan=False)
+    return RobotConfig(state, action, int(data.get("action_chunk_length", 16)), kind,
+                       _names(data, "state_names", state), _names(data, "action_names", action), statistics)
+
+
+def _names(data: dict[str, Any], key: str, count: int) -> tuple[str, ...]:
+    """What the numbers of a state or an action are called; () if the file does not tell."""
+    names = data.get(key) or []
+    if not isinstance(names, list) or (names and len(names) != count) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{key}: expected {count} texts, got {names!r}")
+    return tuple(names)
 
 
 def _motion_args(value: Any) -> list[dict[str, Any]]:

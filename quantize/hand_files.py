@@ -4,8 +4,12 @@ user's MANO files.
 
 from __future__ import annotations
 
+import logging
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,10 @@ import beingh0_edge
 from beingh0_edge import hand_model, safe_pickle
 from beingh0_edge.bundle import HandModelSpec
 from beingh0_edge.errors import BundleError
-from beingh0_edge.types import SIDES
+from beingh0_edge.hand_model import HandModel, left_basis_is_unmirrored
+from beingh0_edge.types import SIDES, Side
+
+log = logging.getLogger(__name__)
 
 # The shape of the two hands in the published inference script.
 OFFICIAL_BETAS = {
@@ -25,6 +32,7 @@ OFFICIAL_BETAS = {
               -4.9490705, -2.3550193),
 }
 SYNTHETIC_LABEL = "synthetic, not MANO"
+UNMIRRORED = "its shape basis is not mirrored, used as it is"
 MANO_LABEL = "MANO, under its owners' licence: not to be passed on"
 
 
@@ -54,14 +62,28 @@ def write_hands(hands: Mapping[str, str | Path] | None, betas: Mapping[str, Any]
             label = MANO_LABEL
             arrays: dict[str, Any] = safe_pickle.load_mano(path, hand_model.SHAPES)
             np.savez_compressed(target, **arrays)
+        _try_out(target, side, path)
         shape = betas.get(side, (0.0,) * 10 if label == SYNTHETIC_LABEL else OFFICIAL_BETAS[side])
         written[side] = HandModelSpec(f"hands/{side}.npz", tuple(float(b) for b in shape), label)
+    if len(written) == 2 and left_basis_is_unmirrored(*(HandModel.load(work / written[side].file, side)
+                                                        for side in SIDES)):
+        log.warning("%s: shapedirs has the x sign of the right hand, so betas deform this left hand wrongly; it is "
+                    "used as it is", hands["left"])
+        written["left"] = replace(written["left"], label=f"{written['left'].label}; {UNMIRRORED}")
     return written
+
+
+def _try_out(target: Path, side: Side, given: Path) -> None:
+    """Loads the written hand as the runtime will. Raises its error with the name of the file that was read."""
+    try:
+        HandModel.load(target, side)
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(target), str(given)), str(given)) from error
 
 
 def _label(path: Path) -> str:
     try:
-        with np.load(path, allow_pickle=False) as model:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as model:
             return str(model["label"]) if "label" in model else f"from {path.name}"
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise BundleError(f"{path}: not a hand model .npz ({error})", str(path)) from error

@@ -205,7 +205,7 @@ def _robot(exact: Policy, policy: Policy, sample: Sample, seed: int, tally: _Tal
                        np.int32)
     proprio = np.random.default_rng(seed).normal(size=m.robot.proprio_dim).astype(np.float32)
     tally.add("robot actions", *(
-        one.act_from_ids(ids, sample.pixels, proprio, official_kxk=m.robot.gen_action_type != "action_token")
+        one.act_from_ids(ids, sample.pixels, proprio)
         for one in (exact, policy)))
 
 

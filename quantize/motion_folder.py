@@ -17,25 +17,25 @@ import numpy as np
 
 from beingh0_edge.bundle import MotionSpec
 from beingh0_edge.errors import BundleError
+from beingh0_edge.motion_tokenizer import MotionTokenizer
 from beingh0_edge.tokens import PartLayout
 from beingh0_edge.types import FloatArray
 
-from .checkpoint import MOTION, Checkpoint
+from .checkpoint import MOTION, TRAINING_STATE, Checkpoint
 from .tensor_files import SafetensorsFile, TensorFile
 from .torch_file import TorchFile
 
 ARGS, META, MASK = "motion_args.json", "motion_meta.json", "meta_mask.json"
 WEIGHTS = "net_best_mpjpe.safetensors"
 _NAMES = ("overfit", "net_best_mpjpe", "net_best_mpjpe_labeling")
-# Training state that no decoder or encoder reads.
-_DROPPED = ("embed_avg", "cluster_size", "initted", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One part's files: the JSON contents, and its tensors by name."""
+    """One part's files: the JSON contents, and its tensors by name. origin, weights: what errors call them."""
 
     origin: str
+    weights: str
     args: dict[str, Any]
     meta: dict[str, Any]
     mask: dict[str, Any] | None
@@ -44,7 +44,7 @@ class _Part:
 
     def kept(self) -> list[str]:
         """The tensors that a bundle needs."""
-        return [name for name in sorted(self.shapes) if not name.endswith(_DROPPED)]
+        return [name for name in sorted(self.shapes) if not name.endswith(TRAINING_STATE)]
 
 
 def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
@@ -61,6 +61,7 @@ def write_motion(folders: list[Path], checkpoint: Checkpoint, out: Path,
     spec = _spec(parts, precision)
     for part, folder in zip(parts, spec.folders, strict=True):
         _write(part, out / folder, np.dtype(np.float16 if precision == "fp16" else np.float32))
+    _try_out(parts, [out / folder for folder in spec.folders])
     return spec
 
 
@@ -78,6 +79,7 @@ def plan_motion(folders: list[Path], checkpoint: Checkpoint,
 
 def _read_parts(folders: list[Path], checkpoint: Checkpoint) -> list[_Part]:
     parts = [_from_folder(folder) for folder in folders]
+    _check_order(parts, checkpoint)
     carried = _carried_parts(checkpoint)
     if carried:
         args = [part.args for part in parts] or checkpoint.config.motion_args
@@ -86,6 +88,17 @@ def _read_parts(folders: list[Path], checkpoint: Checkpoint) -> list[_Part]:
                               f"{len(args)} descriptions of them", str(checkpoint.folder))
         parts = [_from_checkpoint(checkpoint, key, args[i]) for i, key in enumerate(carried)]
     return parts
+
+
+def _try_out(parts: list[_Part], folders: list[Path]) -> None:
+    """Loads what was written as the runtime will. Raises its error with the names of the files that were read."""
+    try:
+        MotionTokenizer.load(*folders)
+    except BundleError as error:
+        text = str(error)
+        for part, folder in zip(parts, folders, strict=True):
+            text = text.replace(str(folder / WEIGHTS), part.weights).replace(str(folder), part.origin)
+        raise BundleError(text, parts[0].origin) from error
 
 
 def _spec(parts: list[_Part], precision: Literal["fp32", "fp16"]) -> MotionSpec:
@@ -112,11 +125,10 @@ def files_of(folder: Path) -> list[Path]:
 
 def part_layout(args: dict[str, Any], origin: str) -> PartLayout:
     """The id layout of a part from its motion_args.json; a part that is the whole hand is called "whole"."""
-    keys = ("window_size", "fps", "down_t", "quantizer_name", "nb_code", "num_quantizers", "num_quant_groups",
-            "shared_codebook")
-    if missing := [key for key in keys if key not in args]:
+    grouped = args.get("quantizer_name") == "group_residualvq"
+    keys = ["window_size", "fps", "down_t", "quantizer_name", "nb_code", "num_quantizers", "shared_codebook"]
+    if missing := [key for key in [*keys, *(["num_quant_groups"] if grouped else [])] if key not in args]:
         raise BundleError(f"{origin}: {ARGS} lacks {', '.join(missing)}", origin)
-    grouped = args["quantizer_name"] == "group_residualvq"
     if not grouped and args["quantizer_name"] != "residualvq":
         raise BundleError(f"{origin}: expected quantizer_name 'group_residualvq' or 'residualvq', got "
                           f"{args['quantizer_name']!r}", origin)
@@ -137,9 +149,18 @@ def _from_folder(folder: Path) -> _Part:
     file = _open(folder)
     mask = _read_json(folder / MASK) if (folder / MASK).is_file() else None
     return _Part(
-        str(folder), _read_json(folder / ARGS), _read_json(folder / META), mask,
+        str(folder), str(file.path), _read_json(folder / ARGS), _read_json(folder / META), mask,
         {name: info.shape for name, info in file.tensors.items()}, file.read
     )
+
+
+def _check_order(parts: list[_Part], checkpoint: Checkpoint) -> None:
+    """The order of the folders is the order of the ids; where config.json tells it too, they must agree."""
+    given = [part.args.get("use_part") for part in parts]
+    told = [args.get("use_part") for args in checkpoint.config.motion_args]
+    if given != told and sorted(map(str, given)) == sorted(map(str, told)):
+        raise BundleError(f"{checkpoint.folder}: expected the motion tokenizer folders in the order of config.json, "
+                          f"{' + '.join(map(str, told))}, got {' + '.join(map(str, given))}", str(checkpoint.folder))
 
 
 def _carried_parts(checkpoint: Checkpoint) -> list[str]:
@@ -159,7 +180,7 @@ def _from_checkpoint(checkpoint: Checkpoint, key: str, args: dict[str, Any]) -> 
         raise BundleError(f"{checkpoint.folder}: missing {', '.join(missing)}", str(checkpoint.folder))
     mean, std = (checkpoint.tensor(name).reshape(-1).tolist() for name in statistics)
     return _Part(
-        str(checkpoint.folder), args, {"mean": mean, "std": std}, {"meta_mask": None},
+        str(checkpoint.folder), f"{checkpoint.folder}: {prefix}*", args, {"mean": mean, "std": std}, {"meta_mask": None},
         {name.removeprefix(prefix): checkpoint.shape(name) for name in names if name.startswith(prefix)},
         lambda name: checkpoint.tensor(prefix + name))
 
@@ -183,7 +204,9 @@ def _open(folder: Path) -> TensorFile:
         if (safe := folder / f"{name}.safetensors").is_file():
             return SafetensorsFile(safe)
         if (pickled := folder / f"{name}.pth").is_file():
-            return TorchFile(pickled)
+            file = TorchFile(pickled)
+            file.verify()
+            return file
     raise BundleError(
         f"{folder}: no weights; expected {_NAMES[1]}.pth or {_NAMES[1]}.safetensors", str(folder)
     )

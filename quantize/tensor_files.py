@@ -48,6 +48,9 @@ class TensorFile(Protocol):
     def read(self, name: str, first: int = 0, last: int | None = None) -> FloatArray:
         """float32 values of rows [first, last) of the outermost axis (all by default)."""
 
+    def verify(self) -> None:
+        """Raises BundleError if the file has checksums and one is wrong."""
+
 
 class SafetensorsFile:
     """A .safetensors file. Raises BundleError unless header and size agree."""
@@ -74,6 +77,9 @@ class SafetensorsFile:
         if raw.size != count:
             raise BundleError(f"{self.path}: ends within {name}", str(self.path))
         return as_float32(raw, info.dtype).reshape(shape)
+
+    def verify(self) -> None:
+        """Nothing: the format has no checksums."""
 
 
 def as_float32(raw: npt.NDArray[Any], dtype: str) -> FloatArray:

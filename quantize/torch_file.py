@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -75,6 +76,16 @@ class TorchFile:
         self.tensors = {
             name: TensorInfo(t.place.kind, t.shape, t.place.start) for name, t in self._places.items()
         }
+
+    def verify(self) -> None:
+        """Reads all of it against the checksums in the archive. Raises BundleError for the first that is wrong."""
+        with zipfile.ZipFile(self.path) as archive:
+            try:
+                bad = archive.testzip()
+            except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+                raise BundleError(f"{self.path}: not a whole torch zip checkpoint ({error})", str(self.path)) from error
+        if bad is not None:
+            raise BundleError(f"{self.path}: damaged: {bad} does not have its checksum", str(self.path))
 
     def read(self, name: str, first: int = 0, last: int | None = None) -> FloatArray:
         """float32 values of rows [first, last) of the outermost axis (all by default)."""

@@ -25,10 +25,12 @@ def find_tokens(folder: Path, action_chunks: int, out: Path) -> tuple[TokenSpec,
     path = folder / "tokenizer.json"
     if path.is_file() or has_slow_files(folder):
         if path.is_file():
+            tokenizer = TextTokenizer(path)
             shutil.copyfile(path, out / path.name)
         else:
             write_tokenizer(folder, out / path.name)
-        return _from_tokenizer(TextTokenizer(out / path.name), action_chunks, folder), out / path.name
+            tokenizer = TextTokenizer(out / path.name)
+        return _from_tokenizer(tokenizer, action_chunks, folder), out / path.name
     for ids in (folder / "ids.json", folder.parent / "ids.json"):
         if ids.is_file():
             return _from_ids(ids, action_chunks), None

@@ -143,13 +143,20 @@ class HandModelSpec:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """Robot (Align) mode: proprioception in, joint actions out; weights as safetensors."""
+    """Robot (Align) mode: proprioception in, joint actions out; weights as safetensors.
+
+    state_names, action_names, statistics: as the checkpoint told them, else empty. Statistics are for the user; the
+    published model neither normalises states nor actions, and neither do we.
+    """
 
     file: str
     proprio_dim: int
     action_dim: int
     chunk_length: int
     gen_action_type: Literal["action_token", "prop_hidden", "last_hidden"]
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def tensor_shapes(self, hidden: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor in the file (names as in the checkpoint)."""

@@ -96,7 +96,7 @@ class HandModel:
     def load_pair(cls, left: str | Path, right: str | Path) -> dict[Side, HandModel]:
         """Both hands. Logs a warning if the left shape basis is not mirrored, a defect of some MANO_LEFT files."""
         models: dict[Side, HandModel] = {"left": cls.load(left, "left"), "right": cls.load(right, "right")}
-        if _left_basis_is_unmirrored(models["left"], models["right"]):
+        if left_basis_is_unmirrored(models["left"], models["right"]):
             _log.warning("%s: shapedirs has the x sign of the right hand, so betas deform this left hand "
                          "wrongly; it is used as it is", left)
         return models
@@ -227,7 +227,7 @@ def _check(arrays: dict[str, ArrayLike], source: str) -> dict[str, ArrayLike]:
     return checked
 
 
-def _left_basis_is_unmirrored(left: HandModel, right: HandModel) -> bool:
+def left_basis_is_unmirrored(left: HandModel, right: HandModel) -> bool:
     """True if the x parts of both shape bases agree where they should be opposite."""
     x_left, x_right = left.shape_dirs[:, 0], right.shape_dirs[:, 0]
     return bool(np.abs(x_left - x_right).sum() < np.abs(x_left + x_right).sum())

@@ -36,7 +36,7 @@ class Policy:
         m = bundle.manifest
         self.bundle, self._m, self._layout = bundle, m, m.layout()
         self.backbone = Backbone(bundle, threads=threads)
-        self.tokenizer = MotionTokenizer.load(bundle.root) if m.motion else None
+        self.tokenizer = MotionTokenizer.load(*map(bundle.path, m.motion.folders)) if m.motion else None
         self.hands: dict[Side, HandModel] = {
             side: HandModel.load(bundle.path(m.hands[side].file), side) for side in SIDES if side in m.hands}
         self.robot = RobotHead(bundle.path(m.robot.file), m.robot, m.language.hidden) if m.robot else None
@@ -167,24 +167,25 @@ class Policy:
 
     def act_from_ids(self, input_ids: Ids, pixel_values: FloatArray, proprio: FloatArray, *,
                      official_kxk: bool = False) -> FloatArray:
-        """Robot mode on prompt ids: float32[K, action_dim], read at the <ACTION_CHUNK_i> places.
+        """Robot mode on prompt ids: float32[K, action_dim].
 
-        official_kxk  needed for the kinds "prop_hidden" and "last_hidden": the published code reads a chunk
-                      of K actions at each of the K places and returns all, float32[K * K, action_dim]
+        "action_token" reads one action at each of the K <ACTION_CHUNK_i> places. The other kinds decode a whole chunk
+        from one state, as their names say: "prop_hidden" at the <PROP_CONTEXT> place, "last_hidden" at the last place.
+        official_kxk  for these two, what the published code does instead: it reads a chunk at each of the K places
+                      and returns all of them, float32[K * K, action_dim]
         """
         robot = self._robot()
-        if robot.spec.gen_action_type != "action_token" and not official_kxk:
-            raise ValueError(
-                f"gen_action_type {robot.spec.gen_action_type!r}: the published code returns K x K actions "
-                "and never implemented what the name says; pass official_kxk=True to get those"
-            )
         ids = np.asarray(input_ids).reshape(-1)
-        places = np.isin(ids, self._m.tokens.action_chunks)
-        if int(places.sum()) != robot.spec.chunk_length:
+        places = np.flatnonzero(np.isin(ids, self._m.tokens.action_chunks))
+        if len(places) != robot.spec.chunk_length:
             raise ValueError(
                 f"input_ids: expected {robot.spec.chunk_length} <ACTION_CHUNK_i> places, "
-                f"got {int(places.sum())}"
+                f"got {len(places)}"
             )
+        if robot.spec.gen_action_type == "prop_hidden" and not official_kxk:
+            places = np.flatnonzero(ids == self._m.tokens.prop_context)
+        elif robot.spec.gen_action_type == "last_hidden" and not official_kxk:
+            places = np.array([len(ids) - 1])
         visual = self.backbone.vision.embed(pixel_values)
         states = self.backbone.hidden(self.backbone.embed(ids, visual, robot.encode(proprio)))
         return robot.decode(states[places])

@@ -46,10 +46,9 @@ class RobotHead:
         return self._two_layers("proprio_encoder", values)
 
     def decode(self, states: FloatArray) -> FloatArray:
-        """Hidden states of the K action tokens, float32[K, hidden] -> float32[n, action_dim].
+        """Hidden states float32[S, hidden] -> float32[n, action_dim].
 
-        n is K for "action_token"; the other kinds decode a chunk of K actions from every state, so n is K *
-        K.
+        n is S for "action_token"; the other kinds decode a chunk of K actions from every state, so n is S * K.
         """
         actions = self._two_layers("action_decoder", states).reshape(-1, self.spec.action_dim)
         if not np.isfinite(actions).all():

@@ -172,7 +172,7 @@ def test_every_tensor_that_is_not_finite_is_listed(folder: Path) -> None:
 
     rewrite(folder, change)
     with pytest.raises(BundleError, match="not finite in") as caught:
-        Checkpoint(folder).check_finite()
+        Checkpoint(folder).check_values()
     assert Q_PROJ in str(caught.value)
     assert EMBEDDING in str(caught.value)
 
@@ -332,6 +332,7 @@ def test_dynamic_rope_scaling_is_ignored_as_published(folder: Path) -> None:
     ("llm_config", {"model_type": "llama"}, "model_type: expected 'qwen2', got 'llama'"),
     ("llm_config", {"hidden_act": "gelu"}, "hidden_act: expected 'silu'"),
     ("llm_config", {"use_sliding_window": True}, "use_sliding_window"),
+    ("llm_config", {"head_dim": 20}, "head_dim: Qwen2 has hidden_size 64 over 4 heads in even parts, got 20"),
     ("vision_config", {"norm_type": "batch_norm"}, "norm_type: expected 'layer_norm' or 'rms_norm'"),
     ("vision_config", {"num_attention_heads": 3}, "not a multiple of its 3 heads"),
     ("vision_config", {"image_size": [56, 28]}, "expected a square"),
