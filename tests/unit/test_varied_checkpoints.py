@@ -1,6 +1,5 @@
 """Checkpoints of many geometries and styles become bundles that answer as torch does."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
