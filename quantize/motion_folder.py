@@ -180,7 +180,8 @@ def _from_checkpoint(checkpoint: Checkpoint, key: str, args: dict[str, Any]) -> 
         raise BundleError(f"{checkpoint.folder}: missing {', '.join(missing)}", str(checkpoint.folder))
     mean, std = (checkpoint.tensor(name).reshape(-1).tolist() for name in statistics)
     return _Part(
-        str(checkpoint.folder), f"{checkpoint.folder}: {prefix}*", args, {"mean": mean, "std": std}, {"meta_mask": None},
+        str(checkpoint.folder), f"{checkpoint.folder}: {prefix}*", args, {"mean": mean, "std": std},
+        {"meta_mask": None},
         {name.removeprefix(prefix): checkpoint.shape(name) for name in names if name.startswith(prefix)},
         lambda name: checkpoint.tensor(prefix + name))
 

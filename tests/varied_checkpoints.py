@@ -150,8 +150,8 @@ class Made:
         v = self.variant
         config = Qwen2Config(
             vocab_size=self.ids["vocab_size"], hidden_size=v.hidden, intermediate_size=v.mlp,
-            num_hidden_layers=v.layers, num_attention_heads=v.heads, num_key_value_heads=v.kv_heads, rms_norm_eps=v.rms_eps,
-            tie_word_embeddings=v.tied, max_position_embeddings=2048,
+            num_hidden_layers=v.layers, num_attention_heads=v.heads, num_key_value_heads=v.kv_heads,
+            rms_norm_eps=v.rms_eps, tie_word_embeddings=v.tied, max_position_embeddings=2048,
             rope_parameters={"rope_type": "default", "rope_theta": v.rope_theta}, attn_implementation="eager")
         model = Qwen2ForCausalLM(config).eval()
         state = {name.removeprefix(LANGUAGE): value for name, value in self.weights.items()
@@ -273,7 +273,8 @@ def _weights(v: Variant, vocabulary: int, random: torch.Generator) -> dict[str, 
     for i in range(v.vit_layers):
         p = f"{VISION}encoder.layers.{i}."
         w |= {f"{p}attn.qkv.weight": dense(3 * c, c), f"{p}attn.proj.weight": dense(c, c),
-              f"{p}attn.proj.bias": near(0, c), f"{p}mlp.fc1.weight": dense(v.vit_mlp, c), f"{p}mlp.fc1.bias": near(0, v.vit_mlp),
+              f"{p}attn.proj.bias": near(0, c),
+              f"{p}mlp.fc1.weight": dense(v.vit_mlp, c), f"{p}mlp.fc1.bias": near(0, v.vit_mlp),
               f"{p}mlp.fc2.weight": dense(c, v.vit_mlp), f"{p}mlp.fc2.bias": near(0, c),
               f"{p}ls1": near(0.5, c), f"{p}ls2": near(0.5, c)}
         for norm in ("norm1", "norm2"):
@@ -283,7 +284,8 @@ def _weights(v: Variant, vocabulary: int, random: torch.Generator) -> dict[str, 
         if v.qk_norm:
             w |= {f"{p}attn.q_norm.weight": near(1, c), f"{p}attn.k_norm.weight": near(1, c)}
     w |= {f"{PROJECTOR}0.weight": near(1, wide), f"{PROJECTOR}0.bias": near(0, wide),
-          f"{PROJECTOR}1.weight": dense(d, wide), f"{PROJECTOR}1.bias": near(0, d), f"{PROJECTOR}3.weight": dense(d, d), f"{PROJECTOR}3.bias": near(0, d),
+          f"{PROJECTOR}1.weight": dense(d, wide), f"{PROJECTOR}1.bias": near(0, d),
+          f"{PROJECTOR}3.weight": dense(d, d), f"{PROJECTOR}3.bias": near(0, d),
           f"{LANGUAGE}model.embed_tokens.weight": torch.randn(vocabulary, d, generator=random),
           f"{LANGUAGE}model.norm.weight": near(1, d)}
     if not v.tied:
@@ -315,7 +317,8 @@ def _transformers_tower(name: str, value: torch.Tensor) -> list[tuple[str, torch
         kind = module.rsplit(".", 1)[1]
         return [(f"{prefix}attention.{p}_proj.{kind}", part) for p, part in zip("qkv", value.chunk(3), strict=True)]
     for old, new in (("norm1", "layernorm_before"), ("norm2", "layernorm_after"),
-                     ("attn.proj", "attention.projection_layer"), ("attn.", "attention."), ("ls1", "lambda_1"), ("ls2", "lambda_2")):
+                     ("attn.proj", "attention.projection_layer"), ("attn.", "attention."),
+                     ("ls1", "lambda_1"), ("ls2", "lambda_2")):
         if module.startswith(old):
             return [(prefix + new + module.removeprefix(old), value)]
     return [(prefix + module, value)]

@@ -121,7 +121,8 @@ def test_folders_in_the_wrong_order_are_refused_where_the_config_tells_the_order
 
 
 def test_names_and_statistics_of_a_robot_reach_the_manifest(folder: Path) -> None:
-    names = {"state_names": list("abcde"), "action_names": ["x", "y", "z"], "norm_stats": {"action": {"mean": [0, 1, 2]}}}
+    names = {"state_names": list("abcde"), "action_names": ["x", "y", "z"],
+             "norm_stats": {"action": {"mean": [0, 1, 2]}}}
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | names))
     robot = build_bundle(folder, folder.parent / "bundle").manifest.robot
