@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 
+# Registers of an Inspire hand that hold one byte; all others are 16-bit words.
+INSPIRE_BYTE_REGISTERS = frozenset({1000, 1002, 1004, 1005, 1006, 1008, 1009, 1700, 1701, 1702, 1703})
+
 
 def whole(name: str, value: int, lowest: int, highest: int) -> int:
     """`value` as an int in [lowest, highest]. Raises ValueError; TypeError if it is no integer."""

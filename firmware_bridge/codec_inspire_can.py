@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import CanFrame, can_frame, whole
+from beingh0_edge.firmware_bridge.codec_checks import INSPIRE_BYTE_REGISTERS, CanFrame, can_frame, whole
 
 MOST_BYTES = 8  # of one frame
 _MOST_ADDRESS = 4095
@@ -50,8 +50,7 @@ class InspireCanCodec:
     name = "inspire_rh56_can"
     EXTENDED = True
     BITRATE = 1_000_000
-    # Registers of one byte; all others are 16-bit words.
-    BYTE_REGISTERS = frozenset({1000, 1002, 1004, 1005, 1006, 1008, 1009, 1700, 1701, 1702, 1703})
+    BYTE_REGISTERS = INSPIRE_BYTE_REGISTERS
 
     def read(
         self, address: int, count: int, device_id: int = 1, *, wrist: bool = False

@@ -24,6 +24,9 @@ BITRATE_COMMANDS: Mapping[int, bytes] = MappingProxyType(
     }
 )
 
+FD_BITRATES = (1_000_000, 2_000_000, 4_000_000, 5_000_000, 8_000_000)
+FD_SIZES = (*range(9), 12, 16, 20, 24, 32, 48, 64)
+
 _ANSWERS = {b"V": "version", b"N": "serial_number", b"F": "status"}
 _HEX_DIGITS = frozenset(b"0123456789ABCDEFabcdef")
 
@@ -42,6 +45,7 @@ class SlcanLine:
     data: bytes = b""
     extended: bool = False
     remote: bool = False
+    fd: bool = False
     size: int = 0  # of the data, or asked for by a remote frame
     timestamp_ms: int | None = None  # 0 to 59999, from adapters that append it
 
@@ -69,6 +73,12 @@ class SlcanCodec:
             raise ValueError(f"bits_per_s: expected one of {rates}, got {bits_per_s}")
         return BITRATE_COMMANDS[bits_per_s]
 
+    def data_bitrate(self, bits_per_s: int) -> bytes:
+        """Sets the faster bit rate of CAN-FD data, one of FD_BITRATES, as CANable adapters do. Raises ValueError."""
+        if bits_per_s not in FD_BITRATES:
+            raise ValueError(f"bits_per_s: expected one of {', '.join(map(str, FD_BITRATES))}, got {bits_per_s}")
+        return b"Y%d\r" % (bits_per_s // 1_000_000)
+
     def version(self) -> bytes:
         """Asks for hardware and firmware version."""
         return b"V\r"
@@ -85,12 +95,20 @@ class SlcanCodec:
         """Sends 0 to 8 bytes; id up to 7FF, or 1FFFFFFF if extended. Raises ValueError."""
         payload = bytes(data)
         size = whole("number of data bytes", len(payload), 0, 8)
-        return _bridge.slcan_encode(_can_id(can_id, extended), extended, False, size, payload)
+        return _bridge.slcan_encode(_can_id(can_id, extended), extended, False, False, size, payload)
+
+    def fd_frame(self, can_id: int, data: bytes, *, extended: bool = False) -> bytes:
+        """Sends a CAN-FD frame of 0 to 8, 12, 16, 20, 24, 32, 48 or 64 bytes. Raises ValueError."""
+        payload = bytes(data)
+        if len(payload) not in FD_SIZES:
+            sizes = ", ".join(map(str, FD_SIZES))
+            raise ValueError(f"number of data bytes: expected one of {sizes}, got {len(payload)}")
+        return _bridge.slcan_encode(_can_id(can_id, extended), extended, False, True, len(payload), payload)
 
     def remote_frame(self, can_id: int, count: int, *, extended: bool = False) -> bytes:
         """Asks for `count` (0 to 8) bytes with a remote frame. Raises ValueError."""
         return _bridge.slcan_encode(
-            _can_id(can_id, extended), extended, True, whole("count", count, 0, 8), b""
+            _can_id(can_id, extended), extended, True, False, whole("count", count, 0, 8), b""
         )
 
     def parse(self, line: bytes) -> SlcanLine:
@@ -115,12 +133,12 @@ class SlcanCodec:
         frame = _bridge.slcan_decode(body)
         if frame is None:
             raise self._damage("expected a frame or an answer", line)
-        can_id, extended, remote, size, data = frame
+        can_id, extended, remote, fd, size, data = frame
         stamp = rest[(8 if extended else 3) + 1 + 2 * len(data) :]
         if not _HEX_DIGITS.issuperset(stamp):
             raise self._damage("expected four hex digits of time", line)
         timestamp_ms = int(stamp, 16) if stamp else None
-        return SlcanLine("frame", "", can_id, data, extended, remote, size, timestamp_ms)
+        return SlcanLine("frame", "", can_id, data, extended, remote, fd, size, timestamp_ms)
 
     def _damage(self, expected: str, line: bytes) -> PacketError:
         return PacketError(f"{self.name}: {expected}, got {line!r}", self.name)

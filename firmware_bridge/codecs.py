@@ -15,6 +15,7 @@ from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_allegro import AllegroV4Codec, AllegroV5Codec
 from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
+from beingh0_edge.firmware_bridge.codec_checks import INSPIRE_BYTE_REGISTERS
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_linkerhand import (
@@ -56,8 +57,7 @@ class InspireRs485Codec:
     Addresses are byte addresses, counts are bytes, 16-bit data are little endian.
     """
 
-    # Registers of one byte; all others are 16-bit words.
-    BYTE_REGISTERS = frozenset({1000, 1002, 1004, 1005, 1006, 1008, 1009, 1700, 1701, 1702, 1703})
+    BYTE_REGISTERS = INSPIRE_BYTE_REGISTERS
 
     def read(self, address: int, count: int, device_id: int = 1) -> bytes:
         """The request for `count` bytes from `address` on. Raises ValueError."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-Answers = list[tuple[bytes, bytes, float]]  # (request, reply, seconds until the reply may start)
+from beingh0_edge.firmware_bridge.simulators.serial_line import SerialDevice
+from beingh0_edge.firmware_bridge.simulators.server import Answers
 
 SERVOS = 16
 _HEAD = b"\xff\xff\xfd\x00"
@@ -28,7 +29,6 @@ _READ_ONLY = frozenset([*range(0, 7), 70, *range(122, 150)])
 _REBOOT_S = 0.4
 _RETURN_DELAY_UNIT_S = 2e-6
 _WATCHDOG_UNIT_S = 0.020
-_FRAME_GAP_S = 0.010
 
 _MODEL, _FIRMWARE = 1240, 52
 _TOP_SPEED_TICKS_S = 5000.0
@@ -182,12 +182,11 @@ class _Servo:
         self.table[64] = 0
 
 
-class LeapHand:
+class LeapHand(SerialDevice):
     """The line with its servos: bytes and time in, bytes out."""
 
     def __init__(self, options: Mapping[str, str] | None = None) -> None:
-        self._incoming = b""
-        self._heard_s = 0.0
+        super().__init__()
         self._now_s: float | None = None
         self._fast = True
         self._missing: set[int] = set()
@@ -229,12 +228,7 @@ class LeapHand:
 
     # -- the wire
 
-    def receive(self, data: bytes, now_s: float) -> Answers:
-        """Takes bytes from the wire; returns (request, reply, seconds until the reply may start)."""
-        if self._incoming and now_s - self._heard_s > _FRAME_GAP_S:
-            self._incoming = b""
-        self._heard_s = now_s
-        self._incoming += data
+    def _requests(self, now_s: float) -> Answers:
         answers: Answers = []
         while True:
             start = self._incoming.find(_HEAD)

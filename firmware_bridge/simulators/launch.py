@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType, TracebackType
 from urllib.parse import parse_qsl
 
@@ -13,8 +14,11 @@ from beingh0_edge.errors import TransportError
 from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
 from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
-from beingh0_edge.firmware_bridge.simulators.inspire_wires import ModbusRtu, ModbusTcp, PrivateFrame, Slcan
+from beingh0_edge.firmware_bridge.simulators.inspire_wires import InspireNode, InspireRegisters, PrivateFrame
+from beingh0_edge.firmware_bridge.simulators.linkerhand import LinkerHand
+from beingh0_edge.firmware_bridge.simulators.modbus import ModbusRtu, ModbusTcp, Registers
 from beingh0_edge.firmware_bridge.simulators.server import Device, PtyServer, Server
+from beingh0_edge.firmware_bridge.simulators.slcan import Node, SlcanAdapter
 from beingh0_edge.firmware_bridge.simulators.tcp_server import TcpServer
 
 _PREFIX = "sim:"
@@ -48,12 +52,28 @@ class Simulator:
     prefix: str = ""  # of the port's name
 
 
+Options = Mapping[str, str]
+
+
+def _serial(device: Callable[[Options], Device], baud: int) -> Simulator:
+    return Simulator(device, PtyServer, baud)
+
+
+def _rtu(registers: Callable[[Options], Registers], baud: int) -> Simulator:
+    return Simulator(lambda options: ModbusRtu(registers(options)), PtyServer, baud)
+
+
+def _can(node: Callable[[Options], Node]) -> Simulator:
+    return Simulator(lambda options: SlcanAdapter(node(options)), PtyServer, 1_000_000, "slcan:")
+
+
 SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
-    "inspire_rh56": Simulator(lambda options: PrivateFrame(InspireRh56(options)), PtyServer, 115200),
-    "inspire_rh56_modbus": Simulator(lambda options: ModbusRtu(InspireRh56(options)), PtyServer, 115200),
-    "inspire_rh56_tcp": Simulator(lambda options: ModbusTcp(InspireRh56(options)), TcpServer, 0),
-    "inspire_rh56_can": Simulator(lambda options: Slcan(InspireRh56(options)), PtyServer, 0, "slcan:"),
-    "leap": Simulator(LeapHand, PtyServer, 4_000_000),
+    "inspire_rh56": _serial(lambda options: PrivateFrame(InspireRh56(options)), 115200),
+    "inspire_rh56_modbus": _rtu(lambda options: InspireRegisters(InspireRh56(options)), 115200),
+    "inspire_rh56_tcp": Simulator(lambda options: ModbusTcp(InspireRegisters(InspireRh56(options))), TcpServer, 0),
+    "inspire_rh56_can": _can(lambda options: InspireNode(InspireRh56(options))),
+    "leap": _serial(LeapHand, 4_000_000),
+    **{f"linkerhand_{model}": _can(partial(LinkerHand, model)) for model in ("o6", "l6", "l7", "l10", "l20")},
 })
 
 

@@ -29,17 +29,40 @@ def _keep_time() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
-class Device(Protocol):
+Answers = list[tuple[bytes, bytes, float]]  # (request, reply, seconds until the reply may start)
+
+
+class Device(abc.ABC):
     """Speaks the protocol; time is what it is told."""
 
-    def receive(self, data: bytes, now_s: float) -> list[tuple[bytes, bytes, float]]:
-        """Takes bytes from the wire; returns (request, reply, seconds until the reply may start)."""
+    @abc.abstractmethod
+    def receive(self, data: bytes, now_s: float) -> Answers:
+        """Takes bytes from the wire; returns what the device says to them."""
 
+    @abc.abstractmethod
     def with_wrong_id(self, reply: bytes) -> bytes:
         """The same reply as another device would send it."""
 
+    @abc.abstractmethod
     def set(self, name: str, value: str) -> None:
         """Changes an option while running. Raises ValueError."""
+
+    def due_s(self) -> float | None:
+        """When it will speak without being asked; None: never."""
+        return None
+
+    def speak(self, now_s: float) -> bytes:
+        """What it says without being asked, once that is due."""
+        return b""
+
+    def wire_s(self, data: bytes, baud: int) -> float:
+        """How long these bytes occupy the wire."""
+        return len(data) * _BITS_PER_BYTE / baud if baud else 0.0
+
+    def damaged(self, reply: bytes, chance: random.Random) -> bytes:
+        """The reply after something happened to it on the wire: one bit is changed."""
+        at = chance.randrange(len(reply))
+        return reply[:at] + bytes([reply[at] ^ (1 << chance.randrange(8))]) + reply[at + 1:]
 
 
 class Wiring(Protocol):
@@ -66,7 +89,6 @@ class Server(abc.ABC):
         self._device = wiring.device()
         self._faults = wiring.faults
         self._chance = random.Random(wiring.seed)
-        self._byte_s = _BITS_PER_BYTE / wiring.baud if wiring.baud else 0.0
         self._line_free_s = 0.0
         self._typed = b""
         self._trace = open(wiring.trace, "w", buffering=1) if wiring.trace else None  # noqa: SIM115  (until the end)
@@ -98,13 +120,20 @@ class Server(abc.ABC):
         """Serves until stdin ends."""
         _keep_time()
         while True:
-            readable, _, _ = select.select([0, *self.watched()], [], [])
+            due_s = self._device.due_s()
+            wait_s = None if due_s is None else max(0.0, due_s - time.monotonic())
+            readable, _, _ = select.select([0, *self.watched()], [], [], wait_s)
             if 0 in readable:
                 if not self._obey():
                     return
                 continue  # what was watched may be gone now
             for ready in readable:
                 self.serve(ready)
+            now_s = time.monotonic()
+            if due_s is not None and now_s >= due_s:
+                said = self._device.speak(now_s)
+                if said:
+                    self._answer(b"", said, now_s, 0.0)
 
     def handle(self, data: bytes, now_s: float) -> None:
         """Bytes from the client."""
@@ -152,15 +181,14 @@ class Server(abc.ABC):
             fault = self._faults.strike(name, self._chance)
             return None if fault is None else fault.value
 
-        start = max(received_s, self._line_free_s) + len(request) * self._byte_s + pause_s
+        start = max(received_s, self._line_free_s) + self._wire_s(request) + pause_s
         if strikes("drop") is not None:
             self._line_free_s = start
             return
         if strikes("wrong_id") is not None:
             reply = self._device.with_wrong_id(reply)
         if strikes("corrupt") is not None:
-            at = self._chance.randrange(len(reply))
-            reply = reply[:at] + bytes([reply[at] ^ (1 << self._chance.randrange(8))]) + reply[at + 1:]
+            reply = self._device.damaged(reply, self._chance)
         if strikes("truncate") is not None:
             reply = reply[: self._chance.randrange(1, len(reply))]
         if strikes("duplicate") is not None:
@@ -177,11 +205,14 @@ class Server(abc.ABC):
         if gap is not None:
             self._send(reply[first:], self._line_free_s + gap)
 
+    def _wire_s(self, data: bytes) -> float:
+        return self._device.wire_s(data, self._wiring.baud)
+
     def _send(self, data: bytes, start_s: float) -> None:
         """Adapters deliver whole packets, so the bytes appear when the last of them has passed the wire."""
         if not data:
             return
-        self._line_free_s = start_s + len(data) * self._byte_s
+        self._line_free_s = start_s + self._wire_s(data)
         wait = self._line_free_s - time.monotonic()
         if wait > 0:
             time.sleep(wait)

@@ -89,13 +89,7 @@ void bind_ability(nb::module_& m) {
            },
            "data"_a)
       .def("clear", &ability::ReplyStream::clear)
-      .def_prop_ro("counts", [](const ability::ReplyStream& self) {
-        nb::dict out;
-        out["replies"] = self.counts().replies;
-        out["checksum"] = self.counts().checksum;
-        out["foreign"] = self.counts().foreign;
-        return out;
-      });
+      .def_prop_ro("counts", [](const ability::ReplyStream& self) { return as_dict(self.counts()); });
 }
 
 }  // namespace bridge

@@ -49,7 +49,7 @@ void bind_allegro(nb::module_& m) {
         [](int version, std::uint32_t can_id, const nb::bytes& payload) {
           CanFrame frame;
           frame.id = can_id;
-          if (payload.size() > frame.data.size()) throw std::invalid_argument("a CAN frame has at most 8 bytes");
+          if (payload.size() > kMostCanData) throw std::invalid_argument("a CAN frame has at most 8 bytes");
           frame.size = static_cast<std::uint8_t>(payload.size());
           std::copy_n(reinterpret_cast<const std::uint8_t*>(payload.c_str()), payload.size(), frame.data.begin());
           allegro::Reply reply;

@@ -1,7 +1,10 @@
 // Makes the drivers: from a port and settings to a handle that start_loop takes.
+#include <nanobind/stl/vector.h>
+
 #include "bind_support.hpp"
 #include "drivers/inspire_driver.hpp"
 #include "drivers/leap_driver.hpp"
+#include "drivers/linkerhand_driver.hpp"
 #include "io/serial.hpp"
 #include "io/slcan_bus.hpp"
 #include "io/socketcan.hpp"
@@ -23,12 +26,12 @@ void expect_joints(const Limits& limits, int joints) {
 }
 
 // `can0`, or `slcan:/dev/ttyACM0`.
-std::unique_ptr<CanBus> can_bus(const std::string& port) {
+std::unique_ptr<CanBus> can_bus(const std::string& port, bool fd = false) {
   constexpr const char* kSlcan = "slcan:";
   constexpr int kAnyBaud = 115200;  // USB adapters ignore it
   const std::size_t prefix = std::char_traits<char>::length(kSlcan);
-  if (port.compare(0, prefix, kSlcan) == 0) return std::make_unique<SlcanBus>(port.substr(prefix), kAnyBaud, '8');
-  return std::make_unique<SocketCanBus>(port);
+  if (port.compare(0, prefix, kSlcan) == 0) return std::make_unique<SlcanBus>(port.substr(prefix), kAnyBaud, '8', fd);
+  return std::make_unique<SocketCanBus>(port, fd);
 }
 
 std::unique_ptr<InspireWire> inspire_wire(const std::string& wire, const std::string& port, int baud,
@@ -36,14 +39,17 @@ std::unique_ptr<InspireWire> inspire_wire(const std::string& wire, const std::st
                                           bool echoes) {
   if (wire == "rs485")
     return std::make_unique<InspireRs485Wire>(std::make_unique<SerialPort>(port, baud), device_id, reply_timeout_s);
-  if (wire == "modbus")
-    return std::make_unique<InspireModbusWire>(std::make_unique<SerialPort>(port, baud), modbus::Wire::rtu, device_id,
-                                               reply_timeout_s, high_byte_first, echoes);
-  if (wire == "tcp")  // `baud` is the TCP port
-    return std::make_unique<InspireModbusWire>(std::make_unique<TcpSocket>(port, baud), modbus::Wire::tcp, device_id,
-                                               reply_timeout_s, high_byte_first, false);
   if (wire == "can") return std::make_unique<InspireCanWire>(can_bus(port), device_id, reply_timeout_s);
-  throw std::invalid_argument("unknown wire '" + wire + "'");
+  std::unique_ptr<ModbusLine> line;
+  if (wire == "modbus")
+    line = std::make_unique<ModbusStreamLine>(std::make_unique<SerialPort>(port, baud), modbus::Wire::rtu, device_id,
+                                              reply_timeout_s, echoes);
+  else if (wire == "tcp")  // `baud` is the TCP port
+    line = std::make_unique<ModbusStreamLine>(std::make_unique<TcpSocket>(port, baud), modbus::Wire::tcp, device_id,
+                                              reply_timeout_s, false);
+  else
+    throw std::invalid_argument("unknown wire '" + wire + "'");
+  return std::make_unique<InspireModbusWire>(std::move(line), high_byte_first);
 }
 
 std::unique_ptr<DriverHandle> inspire_driver(const std::string& wire, const std::string& port, int baud, int device_id,
@@ -75,6 +81,39 @@ std::unique_ptr<DriverHandle> leap_driver(const std::string& port, int baud, dou
   return handle(std::make_unique<LeapDriver>(std::make_unique<SerialPort>(port, baud), settings, limits.values));
 }
 
+linkerhand::Model linkerhand_model(const std::string& name) {
+  if (name == "o6") return linkerhand::Model::o6;
+  if (name == "l6") return linkerhand::Model::l6;
+  if (name == "l7") return linkerhand::Model::l7;
+  if (name == "l10") return linkerhand::Model::l10;
+  if (name == "l20") return linkerhand::Model::l20;
+  throw std::invalid_argument("unknown LinkerHand '" + name + "'");
+}
+
+std::unique_ptr<DriverHandle> linkerhand_driver(const std::string& model, const std::string& port, int device_id,
+                                                bool left, double rate_hz, double reply_timeout_s, int degrees,
+                                                const std::vector<int>& wire, double frame_gap_s, int speed,
+                                                int torque, bool trust_model, const Limits& limits) {
+  expect_joints(limits, static_cast<int>(wire.size()));
+  LinkerhandSettings settings;
+  settings.model = linkerhand_model(model);
+  settings.can_id = static_cast<std::uint32_t>(device_id);
+  settings.side = left ? 'L' : 'R';
+  settings.degrees = degrees;
+  settings.rate_hz = rate_hz;
+  settings.reply_timeout_s = reply_timeout_s;
+  settings.frame_gap_s = frame_gap_s;
+  settings.speed = speed;
+  settings.torque = torque;
+  settings.trust_model = trust_model;
+  const int known = static_cast<int>(linkerhand::values_of(settings.model, linkerhand::Quantity::position));
+  for (std::size_t j = 0; j < wire.size(); ++j) {
+    if (wire[j] < 0 || wire[j] >= known) throw std::invalid_argument("wire: no such joint " + std::to_string(wire[j]));
+    settings.wire[j] = wire[j];
+  }
+  return handle(std::make_unique<LinkerhandDriver>(can_bus(port), settings, limits.joints, limits.values));
+}
+
 }  // namespace
 
 void bind_drivers(nb::module_& m) {
@@ -84,6 +123,9 @@ void bind_drivers(nb::module_& m) {
         "reply_timeout_s"_a, "speed"_a, "force_g"_a, "trust_family"_a, "high_byte_first"_a, "echoes"_a, "limits"_a);
   m.def("leap_driver", &leap_driver, "port"_a, "baud"_a, "rate_hz"_a, "reply_timeout_s"_a, "current_ma"_a, "p_gain"_a,
         "d_gain"_a, "fast_read"_a, "limits"_a);
+  m.def("linkerhand_driver", &linkerhand_driver, "model"_a, "port"_a, "device_id"_a, "left"_a, "rate_hz"_a,
+        "reply_timeout_s"_a, "degrees"_a, "wire"_a, "frame_gap_s"_a, "speed"_a, "torque"_a, "trust_model"_a,
+        "limits"_a);
 }
 
 }  // namespace bridge

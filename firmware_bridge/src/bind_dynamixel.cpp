@@ -115,17 +115,7 @@ void bind_dynamixel(nb::module_& m) {
              return nb::make_tuple(status.id, status.error, as_bytes(status.data.data(), status.size));
            })
       .def("clear", &dxl::StatusStream::clear)
-      .def_prop_ro("counts", [](const dxl::StatusStream& self) {
-        const dxl::StreamCounts& counts = self.counts();
-        nb::dict out;
-        out["statuses"] = counts.statuses;
-        out["garbage"] = counts.garbage;
-        out["checksum"] = counts.checksum;
-        out["length"] = counts.length;
-        out["echo"] = counts.echo;
-        out["truncated"] = counts.truncated;
-        return out;
-      });
+      .def_prop_ro("counts", [](const dxl::StatusStream& self) { return as_dict(self.counts()); });
 }
 
 }  // namespace bridge

@@ -55,18 +55,7 @@ void bind_inspire(nb::module_& m) {
            },
            "device_id"_a, "command"_a, "address"_a, "payload"_a)
       .def("clear", &inspire::ReplyStream::clear)
-      .def_prop_ro("counts", [](const inspire::ReplyStream& self) {
-        const inspire::ParserCounts& counts = self.counts();
-        nb::dict out;
-        out["replies"] = counts.replies;
-        out["garbage"] = counts.garbage;
-        out["checksum"] = counts.checksum;
-        out["length"] = counts.length;
-        out["echo"] = counts.echo;
-        out["foreign"] = counts.foreign;
-        out["truncated"] = counts.truncated;
-        return out;
-      });
+      .def_prop_ro("counts", [](const inspire::ReplyStream& self) { return as_dict(self.counts()); });
 }
 
 }  // namespace bridge

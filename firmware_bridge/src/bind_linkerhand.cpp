@@ -69,7 +69,7 @@ void bind_linkerhand(nb::module_& m) {
         [](int model, std::uint32_t can_id, const nb::bytes& payload) {
           CanFrame frame;
           frame.id = can_id;
-          if (payload.size() > frame.data.size()) throw std::invalid_argument("a CAN frame has at most 8 bytes");
+          if (payload.size() > kMostCanData) throw std::invalid_argument("a CAN frame has at most 8 bytes");
           frame.size = static_cast<std::uint8_t>(payload.size());
           std::copy_n(data(payload), payload.size(), frame.data.begin());
           lh::Reply reply;

@@ -80,18 +80,7 @@ void bind_modbus(nb::module_& m) {
         return as_tuple(reply);
       })
       .def("clear", &modbus::ReplyStream::clear)
-      .def_prop_ro("counts", [](const modbus::ReplyStream& self) {
-        const modbus::ParserCounts& counts = self.counts();
-        nb::dict out;
-        out["replies"] = counts.replies;
-        out["garbage"] = counts.garbage;
-        out["checksum"] = counts.checksum;
-        out["length"] = counts.length;
-        out["echo"] = counts.echo;
-        out["foreign"] = counts.foreign;
-        out["truncated"] = counts.truncated;
-        return out;
-      });
+      .def_prop_ro("counts", [](const modbus::ReplyStream& self) { return as_dict(self.counts()); });
 }
 
 }  // namespace bridge

@@ -3,7 +3,21 @@
 
 #include <nanobind/nanobind.h>
 
+#include "codecs/parser_counts.hpp"
+
 namespace bridge {
+
+inline nanobind::dict as_dict(const ParserCounts& counts) {
+  nanobind::dict out;
+  out["replies"] = counts.replies;
+  out["garbage"] = counts.garbage;
+  out["checksum"] = counts.checksum;
+  out["length"] = counts.length;
+  out["echo"] = counts.echo;
+  out["foreign"] = counts.foreign;
+  out["truncated"] = counts.truncated;
+  return out;
+}
 
 void bind_core(nanobind::module_& m);
 void bind_controller(nanobind::module_& m);

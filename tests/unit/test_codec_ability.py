@@ -221,7 +221,8 @@ def test_noise_and_half_frames_are_counted():
     bad = stuffed(reply(0x12, PAIRS, bytes(12))[:-1] + b"\x01")
     parser = _bridge.AbilityReplyStream()
     assert len(parser.feed(b"\x00" + bad + b"\x00" * 200 + good)) == 1
-    assert parser.counts == {"replies": 1, "checksum": 1, "foreign": 2}
+    seen = {kind: count for kind, count in parser.counts.items() if count}
+    assert seen == {"replies": 1, "checksum": 1, "foreign": 2}
     assert parser.feed(good[:20]) == []
     parser.clear()
     assert parser.counts["foreign"] == 3

@@ -278,7 +278,7 @@ def test_noise_and_half_frames_are_counted():
     parser.feed(b"\xff\xff\xfd\x00\xfd\x08\x00" + b"\xff\xff\xfd\x00\x01\x00\xf0" + good)
     assert parser.take() == (1, 0, b"\x11")
     assert parser.counts["length"] == 2
-    assert parser.counts["statuses"] == 2
+    assert parser.counts["replies"] == 2
 
 
 def test_more_than_the_buffer_holds_keeps_the_newest():

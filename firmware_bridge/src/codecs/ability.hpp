@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <string>
 
+#include "codecs/parser_counts.hpp"
+
 namespace bridge::ability {
 
 constexpr int kJoints = 6;
@@ -52,13 +54,8 @@ bool parse_reply(const std::uint8_t* bytes, std::size_t size, TouchOrder order, 
 // which has room for `size` of them. On damage returns false and says what was got and expected.
 bool unstuff(const std::uint8_t* bytes, std::size_t& size, std::uint8_t* out, std::string& problem);
 
-struct StreamCounts {
-  std::uint64_t replies = 0;   // taken
-  std::uint64_t checksum = 0;  // frames of a reply's length with a wrong sum
-  std::uint64_t foreign = 0;   // other frames: our own requests heard back, noise, half frames
-};
-
-// Finds replies in a stuffed stream that may hold anything else as well, byte by byte.
+// Finds replies in a stuffed stream that may hold anything else as well, byte by byte. Counts as checksum what has a
+// reply's length, all other frames as foreign: our own requests heard back, noise, half frames.
 class ReplyStream {
  public:
   explicit ReplyStream(TouchOrder order = TouchOrder::low_nibble_first) noexcept : order_(order) {}
@@ -66,7 +63,7 @@ class ReplyStream {
   bool push(std::uint8_t byte, Reply& reply) noexcept;
   // Forgets a half-received frame; counts it.
   void clear() noexcept;
-  const StreamCounts& counts() const noexcept { return counts_; }
+  const ParserCounts& counts() const noexcept { return counts_; }
 
  private:
   bool finish(Reply& reply) noexcept;
@@ -76,7 +73,7 @@ class ReplyStream {
   std::size_t size_ = 0;
   bool escaped_ = false;
   bool spoilt_ = false;  // too long, or an escape without its byte
-  StreamCounts counts_;
+  ParserCounts counts_;
 };
 
 }  // namespace bridge::ability

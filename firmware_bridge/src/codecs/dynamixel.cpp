@@ -334,7 +334,7 @@ bool StatusStream::take(Status& status) noexcept {
       continue;
     }
     drop(length);
-    ++counts_.statuses;
+    ++counts_.replies;
     return true;
   }
   return false;

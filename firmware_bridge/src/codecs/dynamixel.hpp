@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <string>
 
+#include "codecs/parser_counts.hpp"
+
 namespace bridge::dynamixel {
 
 enum class Instruction : std::uint8_t {
@@ -88,15 +90,6 @@ bool parse_status(const std::uint8_t* bytes, std::size_t size, Status& status, s
 // Do `servos` shares of equal size, each closed by the crc of everything before it, make up this sound joint answer?
 bool inner_crcs_hold(const std::uint8_t* frame, std::size_t size, std::size_t servos) noexcept;
 
-struct StreamCounts {
-  std::uint64_t statuses = 0;   // taken
-  std::uint64_t garbage = 0;    // bytes outside any frame
-  std::uint64_t checksum = 0;   // frames with a wrong crc
-  std::uint64_t length = 0;     // headers with an impossible length or id
-  std::uint64_t echo = 0;       // instructions, heard back on the half-duplex line
-  std::uint64_t truncated = 0;  // frames that ended in the middle
-};
-
 // Finds statuses in a stream that may hold anything else as well.
 class StatusStream {
  public:
@@ -105,7 +98,7 @@ class StatusStream {
   bool take(Status& status) noexcept;
   // Forgets a half-received frame; counts it.
   void clear() noexcept;
-  const StreamCounts& counts() const noexcept { return counts_; }
+  const ParserCounts& counts() const noexcept { return counts_; }
 
  private:
   enum class Candidate { none, incomplete, impossible, damaged, echo, status };
@@ -114,7 +107,7 @@ class StatusStream {
 
   std::array<std::uint8_t, 2 * kMostFrame> buffer_{};
   std::size_t size_ = 0;
-  StreamCounts counts_;
+  ParserCounts counts_;
 };
 
 }  // namespace bridge::dynamixel

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <string>
 
+#include "codecs/parser_counts.hpp"
+
 namespace bridge::inspire {
 
 enum class Command : std::uint8_t { read = 0x11, write = 0x12 };
@@ -72,16 +74,6 @@ struct Expected {
   Command command;
   std::uint16_t address;
   std::size_t payload;  // bytes
-};
-
-struct ParserCounts {
-  std::uint64_t replies = 0;    // matched
-  std::uint64_t garbage = 0;    // bytes outside any frame
-  std::uint64_t checksum = 0;   // frames with a wrong sum
-  std::uint64_t length = 0;     // headers with an impossible length
-  std::uint64_t echo = 0;       // our own requests, heard back
-  std::uint64_t foreign = 0;    // sound replies to something else: late, another id, another address
-  std::uint64_t truncated = 0;  // frames that ended in the middle
 };
 
 // Finds the expected reply in a stream that may hold anything else as well.

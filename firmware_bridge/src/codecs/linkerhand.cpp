@@ -107,6 +107,14 @@ std::size_t values_of(Model model, Quantity quantity) noexcept {
   return count;
 }
 
+bool span(Model model, std::uint8_t tag, std::uint8_t& first, std::uint8_t& count) noexcept {
+  const Group* group = find(model, tag);
+  if (!group) return false;
+  first = group->first;
+  count = group->count;
+  return true;
+}
+
 bool encode(std::uint32_t id, std::uint8_t tag, const std::uint8_t* values, std::size_t count, CanFrame& out) noexcept {
   if (id > kMostStandardId || count > kMostValues) return false;
   out = CanFrame{};
@@ -145,7 +153,7 @@ bool parse(Model model, const CanFrame& frame, Reply& reply, std::string& proble
     return false;
   };
   if (frame.id > kMostStandardId) return say("CAN id: expected at most 7FF, got %X", frame.id, 0, 0);
-  if (frame.remote || frame.size < 1 || frame.size > frame.data.size())
+  if (frame.remote || frame.size < 1 || frame.size > kMostCanData)
     return say("a reply has 2 to 8 bytes, got %u", frame.size, 0, 0);
   const std::uint8_t tag = frame.data[0];
   const Group* group = find(model, tag);

@@ -50,6 +50,9 @@ constexpr std::uint8_t kNoReply = 0x10;
 // How many values a quantity of per-joint values has on a model; 0 if the model does not know it.
 std::size_t values_of(Model model, Quantity quantity) noexcept;
 
+// Which joints the values of a tag belong to; false if the model does not know the tag.
+bool span(Model model, std::uint8_t tag, std::uint8_t& first, std::uint8_t& count) noexcept;
+
 // One frame of any tag; false if it does not fit.
 bool encode(std::uint32_t id, std::uint8_t tag, const std::uint8_t* values, std::size_t count, CanFrame& out) noexcept;
 // Sets a quantity of all joints. Returns the number of frames, in the order the vendor's library sends them; 0 if the

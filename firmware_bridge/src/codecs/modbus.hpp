@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <string>
 
+#include "codecs/parser_counts.hpp"
+
 namespace bridge::modbus {
 
 enum class Function : std::uint8_t { read_holding = 0x03, read_input = 0x04, write_one = 0x06, write_many = 0x10 };
@@ -62,16 +64,6 @@ bool parse_request(Wire wire, const std::uint8_t* bytes, std::size_t size, Reque
 // Whether a sound reply belongs to this request. RTU read replies carry no address: a late one of the same
 // length cannot be told apart.
 bool answers(Wire wire, const Reply& reply, const Request& request, Problem& problem) noexcept;
-
-struct ParserCounts {
-  std::uint64_t replies = 0;    // matched, exceptions included
-  std::uint64_t garbage = 0;    // bytes outside any frame
-  std::uint64_t checksum = 0;   // frames of the asked device and function with a wrong CRC or content
-  std::uint64_t length = 0;     // ... with an impossible length
-  std::uint64_t echo = 0;       // our own requests, heard back
-  std::uint64_t foreign = 0;    // sound replies to something else
-  std::uint64_t truncated = 0;  // frames that ended in the middle
-};
 
 // Finds the reply to one request after another in a stream that may hold anything else as well.
 class ReplyStream {

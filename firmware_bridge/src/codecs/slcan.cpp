@@ -19,11 +19,14 @@ int digit(char c) {
 }  // namespace
 
 std::size_t encode(const CanFrame& frame, Text& out) noexcept {
-  if (frame.size > 8 || frame.id > (frame.extended ? 0x1FFFFFFFu : 0x7FFu)) return 0;
+  if (frame.id > (frame.extended ? 0x1FFFFFFFu : 0x7FFu)) return 0;
+  const int code = fd_code(frame.size);
+  if (code < 0 || (frame.fd ? frame.remote : frame.size > kMostCanData)) return 0;
   std::size_t at = 0;
-  out[at++] = frame.remote ? (frame.extended ? 'R' : 'r') : (frame.extended ? 'T' : 't');
+  const char kind = frame.fd ? 'b' : frame.remote ? 'r' : 't';
+  out[at++] = frame.extended ? static_cast<char>(kind - 'a' + 'A') : kind;
   for (int shift = frame.extended ? 28 : 8; shift >= 0; shift -= 4) out[at++] = kDigits[(frame.id >> shift) & 15];
-  out[at++] = kDigits[frame.size];
+  out[at++] = kDigits[code];
   for (int i = 0; i < frame.size && !frame.remote; ++i) {
     out[at++] = kDigits[frame.data[i] >> 4];
     out[at++] = kDigits[frame.data[i] & 15];
@@ -34,11 +37,13 @@ std::size_t encode(const CanFrame& frame, Text& out) noexcept {
 
 bool decode(const char* line, std::size_t size, CanFrame& frame) noexcept {
   if (size == 0) return false;
-  const char kind = line[0];
-  if (kind != 't' && kind != 'T' && kind != 'r' && kind != 'R') return false;
+  const bool upper = line[0] >= 'A' && line[0] <= 'Z';
+  const char kind = upper ? static_cast<char>(line[0] - 'A' + 'a') : line[0];
+  if (kind != 't' && kind != 'r' && kind != 'b' && kind != 'd') return false;
   frame = CanFrame{};
-  frame.extended = kind == 'T' || kind == 'R';
-  frame.remote = kind == 'r' || kind == 'R';
+  frame.extended = upper;
+  frame.remote = kind == 'r';
+  frame.fd = kind == 'b' || kind == 'd';
   const std::size_t digits = frame.extended ? 8 : 3;
   if (size < 1 + digits + 1) return false;
   for (std::size_t i = 1; i <= digits; ++i) {
@@ -48,9 +53,9 @@ bool decode(const char* line, std::size_t size, CanFrame& frame) noexcept {
   }
   if (frame.id > (frame.extended ? 0x1FFFFFFFu : 0x7FFu)) return false;
   const int length = digit(line[1 + digits]);
-  if (length < 0 || length > 8) return false;
-  frame.size = static_cast<std::uint8_t>(length);
-  const std::size_t body = frame.remote ? 0 : 2 * static_cast<std::size_t>(length);
+  if (length < 0 || (length > 8 && !frame.fd)) return false;
+  frame.size = kFdSizes[length];
+  const std::size_t body = frame.remote ? 0 : 2u * frame.size;
   // Some adapters append four digits of time.
   if (size != 2 + digits + body && size != 2 + digits + body + 4) return false;
   for (std::size_t i = 0; i < body / 2; ++i) {

@@ -19,10 +19,6 @@ constexpr int kConnectTries = 3;
 constexpr std::uint64_t kMostPeriodsLate = 2;  // of an errand that waits for a cycle with room
 constexpr double kSpareTime = 1.15;  // a cycle needs more than the bare wire time
 
-std::uint64_t cycles(double rate_hz, double wanted_hz) {
-  return static_cast<std::uint64_t>(std::max(1.0, std::round(rate_hz / wanted_hz)));
-}
-
 bool plausible(const std::int16_t* words, int full) {
   return std::all_of(words, words + kJoints, [full](int word) {
     return word >= -kPlausibleOvershoot && word <= full + kPlausibleOvershoot;
@@ -45,10 +41,10 @@ InspireDriver::InspireDriver(std::unique_ptr<InspireWire> wire, const InspireSet
       tight_(1.0 / settings.rate_hz < kSpareTime * seconds(3 * wire_->exchange_time())) {
   const double rate = settings.rate_hz;
   errands_ = {{
-      {News::health, map_a::error, 12, cycles(rate, tight_ ? 5 : 10), 0},
-      {News::current, map_a::current, 12, cycles(rate, tight_ ? 2 : 5), 1},
-      {News::temperature, map_a::temperature, 6, cycles(rate, tight_ ? 2 : 5), 3},
-      {News::force, map_a::force_actual, 12, cycles(rate, tight_ ? 5 : 50), 0},
+      {News::health, map_a::error, 12, cycles_between(rate, tight_ ? 5 : 10), 0},
+      {News::current, map_a::current, 12, cycles_between(rate, tight_ ? 2 : 5), 1},
+      {News::temperature, map_a::temperature, 6, cycles_between(rate, tight_ ? 2 : 5), 3},
+      {News::force, map_a::force_actual, 12, cycles_between(rate, tight_ ? 5 : 50), 0},
   }};
 }
 

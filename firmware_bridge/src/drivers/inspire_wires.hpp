@@ -4,11 +4,9 @@
 
 #include <memory>
 
+#include "codecs/inspire_can.hpp"
 #include "codecs/inspire_rs485.hpp"
-#include "codecs/modbus.hpp"
-#include "drivers/driver.hpp"
-#include "io/can.hpp"
-#include "io/stream.hpp"
+#include "drivers/modbus_line.hpp"
 
 namespace bridge {
 
@@ -37,105 +35,72 @@ class InspireWire {
   virtual BusCounts counts() const = 0;
 };
 
-// After an error the line must have been silent before the next request: a device that missed a byte listens again
-// only then. Counts what came too late.
-class Quiet {
- public:
-  void want() { wanted_ = true; }
-  IoStatus settle(ByteStream& stream, std::uint64_t& late);
-
- private:
-  bool wanted_ = false;
-};
-
 class InspireRs485Wire final : public InspireWire {
  public:
   InspireRs485Wire(std::unique_ptr<ByteStream> stream, std::uint8_t device_id, double reply_timeout_s)
-      : stream_(std::move(stream)), id_(device_id), timeout_(nanos(reply_timeout_s)) {}
+      : line_(std::move(stream), reply_timeout_s), id_(device_id) {}
 
   void open() override;
-  void close() override { stream_->close(); }
-  std::string name() const override { return stream_->name(); }
-  bool low_latency() const override { return stream_->low_latency(); }
+  void close() override { line_.close(); }
+  std::string name() const override { return line_.name(); }
+  bool low_latency() const override { return line_.low_latency(); }
   Outcome read(std::uint16_t address, std::size_t size, std::uint8_t* out) override;
   Outcome write(std::uint16_t address, const std::uint8_t* data, std::size_t size) override;
   Outcome write_byte(std::uint16_t address, std::uint8_t value) override { return write(address, &value, 1); }
-  Nanos exchange_time() const override { return stream_->wire_time(29); }
-  BusCounts counts() const override;
+  Nanos exchange_time() const override { return line_.wire_time(29); }
+  BusCounts counts() const override { return with(line_.counts(), replies_.counts()); }
 
  private:
   Outcome transact(const inspire::Frame& request, std::size_t size, const inspire::Expected& expected);
 
-  std::unique_ptr<ByteStream> stream_;
+  Line line_;
   const std::uint8_t id_;
-  const Nanos timeout_;
   inspire::ReplyStream replies_;
   inspire::Reply reply_;
-  BusCounts counts_;
-  Quiet quiet_;
 };
 
 class InspireModbusWire final : public InspireWire {
  public:
   // `high_first`: of the two fingers in one word of ERROR, STATUS and TEMP the high byte is the earlier one.
-  InspireModbusWire(std::unique_ptr<ByteStream> stream, modbus::Wire wire, std::uint8_t device_id,
-                    double reply_timeout_s, bool high_first, bool echoes)
-      : stream_(std::move(stream)), wire_(wire), id_(device_id), timeout_(nanos(reply_timeout_s)),
-        high_first_(high_first), replies_(wire, echoes) {}
+  InspireModbusWire(std::unique_ptr<ModbusLine> line, bool high_first) : line_(std::move(line)), high_first_(high_first) {}
 
-  void open() override;
-  void close() override { stream_->close(); }
-  std::string name() const override { return stream_->name(); }
-  bool low_latency() const override { return stream_->low_latency(); }
+  void open() override { line_->open(); }
+  void close() override { line_->close(); }
+  std::string name() const override { return line_->name(); }
+  bool low_latency() const override { return line_->low_latency(); }
   Outcome read(std::uint16_t address, std::size_t size, std::uint8_t* out) override;
   Outcome write(std::uint16_t address, const std::uint8_t* data, std::size_t size) override;
-  Outcome write_byte(std::uint16_t address, std::uint8_t value) override;
+  Outcome write_byte(std::uint16_t address, std::uint8_t value) override { return line_->write_one(address, value); }
   Outcome read_bytes(std::uint16_t address, std::size_t size, std::uint8_t* out) override;
-  Nanos exchange_time() const override { return stream_->wire_time(27) + silence(); }
-  BusCounts counts() const override;
+  Nanos exchange_time() const override { return line_->exchange_time(27); }
+  BusCounts counts() const override { return line_->counts(); }
 
  private:
-  Outcome transact(const modbus::Request& request, const std::uint8_t* data);
-  Nanos silence() const { return wire_ == modbus::Wire::rtu ? kFrameGap : 0; }
-  // Between RTU frames: 1.75 ms above 19200 baud, 3.5 characters below, which is never more than 4 ms at 9600.
-  static constexpr Nanos kFrameGap = 1'750'000;
-
-  std::unique_ptr<ByteStream> stream_;
-  const modbus::Wire wire_;
-  const std::uint8_t id_;
-  const Nanos timeout_;
+  std::unique_ptr<ModbusLine> line_;
   const bool high_first_;
-  modbus::ReplyStream replies_;
-  modbus::Reply reply_;
-  std::uint16_t transaction_ = 0;
-  Nanos free_at_ = 0;
-  BusCounts counts_;
-  Quiet quiet_;
 };
 
 class InspireCanWire final : public InspireWire {
  public:
   InspireCanWire(std::unique_ptr<CanBus> bus, std::uint8_t device_id, double reply_timeout_s)
-      : bus_(std::move(bus)), id_(device_id), timeout_(nanos(reply_timeout_s)) {}
+      : line_(std::move(bus), reply_timeout_s), id_(device_id) {}
 
-  void open() override { bus_->open(); }
-  void close() override { bus_->close(); }
-  std::string name() const override { return bus_->name(); }
-  bool low_latency() const override { return bus_->low_latency(); }
+  void open() override { line_.open(); }
+  void close() override { line_.close(); }
+  std::string name() const override { return line_.name(); }
+  bool low_latency() const override { return line_.low_latency(); }
   Outcome read(std::uint16_t address, std::size_t size, std::uint8_t* out) override;
   Outcome write(std::uint16_t address, const std::uint8_t* data, std::size_t size) override;
   Outcome write_byte(std::uint16_t address, std::uint8_t value) override { return write(address, &value, 1); }
   Nanos exchange_time() const override { return 0; }
-  BusCounts counts() const override;
+  BusCounts counts() const override { return line_.with_damage(); }
 
  private:
   // One frame out, one frame back that repeats its id.
-  Outcome transact(const CanFrame& request, bool write, std::size_t wanted, std::uint8_t* out);
+  Outcome transact(const inspire_can::Frame& request, bool write, std::size_t wanted, std::uint8_t* out);
 
-  std::unique_ptr<CanBus> bus_;
+  CanLine line_;
   const std::uint8_t id_;
-  const Nanos timeout_;
-  BusCounts counts_;
 };
 
 }  // namespace bridge

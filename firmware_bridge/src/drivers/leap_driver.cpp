@@ -25,10 +25,6 @@ constexpr Nanos kReboot = 6 * kNanosPerSecond / 10;
 constexpr Nanos kSilence = 2'000'000;
 constexpr int kConnectTries = 3;
 
-std::uint64_t cycles(double rate_hz, double wanted_hz) {
-  return static_cast<std::uint64_t>(std::max(1.0, std::round(rate_hz / wanted_hz)));
-}
-
 std::int32_t word32(const std::uint8_t* p) {
   return static_cast<std::int32_t>(p[0] | p[1] << 8 | p[2] << 16 | static_cast<std::uint32_t>(p[3]) << 24);
 }
@@ -50,21 +46,21 @@ std::string list(std::uint32_t servos) {
 
 LeapDriver::LeapDriver(std::unique_ptr<ByteStream> stream, const LeapSettings& settings,
                        const std::array<JointLimits, kMaxJoints>& limits)
-    : stream_(std::move(stream)), settings_(settings), limits_(limits), health_every_(cycles(settings.rate_hz, 10)),
-      current_every_(cycles(settings.rate_hz, 20)), temperature_every_(cycles(settings.rate_hz, 2)) {}
+    : line_(std::move(stream), settings.reply_timeout_s, kSilence), settings_(settings), limits_(limits), health_every_(cycles_between(settings.rate_hz, 10)),
+      current_every_(cycles_between(settings.rate_hz, 20)), temperature_every_(cycles_between(settings.rate_hz, 2)) {}
 
 void LeapDriver::connect() {
-  stream_->open();
+  line_.open();
   statuses_.clear();
   fast_ = false;
-  torque_on_ = alert_ = needs_silence_ = false;
+  torque_on_ = alert_ = false;
   faulty_ = 0;
   rebooted_until_ = 0;
   try {
     identify();
     configure();
   } catch (...) {
-    stream_->close();
+    line_.close();
     throw;
   }
   if (settings_.fast_read) {
@@ -83,15 +79,15 @@ void LeapDriver::identify() {
   for (int i = 0; i < kConnectTries && failed(outcome); ++i) {
     outcome = read_all(kModel, 2, answers_, &once);
     answered |= once;
-    if (outcome == Outcome::hung_up) throw PortError(EIO, stream_->name() + ": was lost while connecting");
+    if (outcome == Outcome::hung_up) throw PortError(EIO, line_.name() + ": was lost while connecting");
   }
   if (answered == 0)
-    throw NoReply(stream_->name() + ": no servo answers; check power, wiring, and that they are set to this baud");
-  if (failed(outcome)) throw NoReply(stream_->name() + ": no answer from servos " + list(kAll & ~answered));
+    throw NoReply(line_.name() + ": no servo answers; check power, wiring, and that they are set to this baud");
+  if (failed(outcome)) throw NoReply(line_.name() + ": no answer from servos " + list(kAll & ~answered));
   for (int i = 0; i < kServos; ++i) {
     const int model = word16(answers_[i].data());
     if (model != 1240 && model != 1200)
-      throw WrongHand(stream_->name() + ": servo " + std::to_string(i) + " is model " + std::to_string(model) +
+      throw WrongHand(line_.name() + ": servo " + std::to_string(i) + " is model " + std::to_string(model) +
                       "; a LEAP hand has XC330-M288 (1240) or XL330-M288 (1200)");
   }
 }
@@ -99,8 +95,8 @@ void LeapDriver::identify() {
 // Mode and return delay live in EEPROM: written only when they differ, which needs torque off.
 void LeapDriver::configure() {
   auto must = [this](Outcome outcome, const char* what) {
-    if (outcome == Outcome::hung_up) throw PortError(EIO, stream_->name() + ": was lost while connecting");
-    if (failed(outcome)) throw NoReply(stream_->name() + ": servos do not answer while " + what);
+    if (outcome == Outcome::hung_up) throw PortError(EIO, line_.name() + ": was lost while connecting");
+    if (failed(outcome)) throw NoReply(line_.name() + ": servos do not answer while " + what);
   };
   auto again = [this](std::uint16_t address, std::uint16_t count) {
     Outcome outcome = Outcome::timeout;
@@ -118,14 +114,14 @@ void LeapDriver::configure() {
     must(again(kReturnDelay, 3), "reading the mode back");
     for (int i = 0; i < kServos; ++i)
       if (answers_[i][0] != 0 || answers_[i][kMode - kReturnDelay] != kCurrentBasedPosition)
-        throw WrongHand(stream_->name() + ": servo " + std::to_string(i) +
+        throw WrongHand(line_.name() + ": servo " + std::to_string(i) +
                         " does not keep mode 5 and return delay 0; power-cycle the hand");
   }
   must(configure_ram(), "setting gains and current");
   must(again(kGoalCurrent, 2), "reading the goal current back");
   for (int i = 0; i < kServos; ++i)
     if (word16(answers_[i].data()) != settings_.current_ma)
-      throw WrongHand(stream_->name() + ": servo " + std::to_string(i) + " does not keep the goal current");
+      throw WrongHand(line_.name() + ": servo " + std::to_string(i) + " does not keep the goal current");
   must(again(kTorque, 1), "reading torque");
   torque_on_ = std::all_of(answers_.begin(), answers_.end(), [](const auto& answer) { return answer[0] == 1; });
 }
@@ -151,29 +147,12 @@ Outcome LeapDriver::configure_ram() {
   return outcome;
 }
 
-Outcome LeapDriver::send(const dynamixel::Frame& frame, std::size_t size, Nanos deadline) {
-  if (size == 0) return Outcome::not_representable;
-  if (needs_silence_) {
-    std::uint8_t scratch[128];
-    std::size_t got = 0;
-    if (stream_->read_some(scratch, sizeof scratch, got, monotonic_now() + kSilence) == IoStatus::hung_up)
-      return Outcome::hung_up;
-    counts_.late += got;
-    needs_silence_ = false;
-  }
-  counts_.late += stream_->discard_input();
-  ++counts_.transactions;
-  const IoStatus status = stream_->write_all(frame.data(), size, deadline);
-  if (status == IoStatus::hung_up) return Outcome::hung_up;
-  return status == IoStatus::ok ? Outcome::done : Outcome::timeout;
-}
-
 bool LeapDriver::take_part(std::uint8_t id, std::uint8_t error, const std::uint8_t* data, std::uint16_t count,
                            Answers& out, std::uint32_t& answered) {
   if (id >= kServos) return false;
   if (error & dynamixel::kAlert) alert_ = true;
   if (error & ~dynamixel::kAlert) {
-    ++counts_.refused;
+    ++line_.counts().refused;
     return false;
   }
   std::memcpy(out[id].data(), data, count);
@@ -185,17 +164,8 @@ Outcome LeapDriver::read_all(std::uint16_t address, std::uint16_t count, Answers
   dynamixel::Frame frame;
   const std::size_t size = dynamixel::encode_sync_read(address, count, ids(), kServos, fast_, frame);
   const std::size_t answer = fast_ ? 8u + kServos * (count + 4u) : kServos * (11u + count);
-  const Nanos deadline = monotonic_now() + stream_->wire_time(size + answer) + nanos(settings_.reply_timeout_s);
-  Outcome outcome = send(frame, size, deadline);
   std::uint32_t answered = 0;
-  while (outcome == Outcome::done && answered != kAll) {
-    std::uint8_t bytes[512];
-    std::size_t got = 0;
-    const IoStatus status = stream_->read_some(bytes, sizeof bytes, got, deadline);
-    if (status != IoStatus::ok) {
-      outcome = status == IoStatus::hung_up ? Outcome::hung_up : Outcome::timeout;
-      break;
-    }
+  const auto take = [&](const std::uint8_t* bytes, std::size_t got) {
     statuses_.feed(bytes, got);
     while (statuses_.take(status_)) {
       dynamixel::Part part{};
@@ -205,23 +175,21 @@ Outcome LeapDriver::read_all(std::uint16_t address, std::uint16_t count, Answers
       } else if (status_.size == count || (status_.error & ~dynamixel::kAlert)) {
         take_part(status_.id, status_.error, status_.data.data(), count, out, answered);
       } else {
-        ++counts_.foreign;
+        ++line_.counts().foreign;
       }
     }
-  }
+    return answered == kAll ? Outcome::done : Outcome::nothing;
+  };
+  const Outcome outcome = line_.transact(frame.data(), size, answer, take);
   if (who) *who = answered;
-  if (outcome == Outcome::done) return outcome;
-  statuses_.clear();
-  needs_silence_ = true;
-  if (outcome == Outcome::timeout) ++counts_.timeouts;
+  if (failed(outcome)) statuses_.clear();
   return outcome;
 }
 
 // Sync writes are not acknowledged; what matters is read back or seen in the next pose.
 Outcome LeapDriver::write_all(std::uint16_t address, std::uint16_t count, const std::uint8_t* data) {
   dynamixel::Frame frame;
-  const std::size_t size = dynamixel::encode_sync_write(address, count, ids(), data, kServos, frame);
-  return send(frame, size, monotonic_now() + stream_->wire_time(size) + nanos(settings_.reply_timeout_s));
+  return line_.send(frame.data(), dynamixel::encode_sync_write(address, count, ids(), data, kServos, frame));
 }
 
 Outcome LeapDriver::write_same(std::uint16_t address, std::uint16_t count, std::uint32_t value) {
@@ -246,7 +214,7 @@ Outcome LeapDriver::read_pose(std::uint64_t, Joints& q_rad) {
     const std::int32_t ticks = word32(&answers_[i][6]);
     // Current-based position mode counts turns; a joint of a hand cannot be more than one away.
     if (ticks < -kTurn || ticks > 2 * kTurn) {
-      ++counts_.implausible;
+      ++line_.counts().implausible;
       return Outcome::implausible;
     }
     q_rad[i] = (ticks - kCentre) * 2.0 * kPi / kTurn;
@@ -313,11 +281,10 @@ Outcome LeapDriver::clear_errors() {
   for (int i = 0; i < kServos; ++i) {
     if (!(faulty_ >> i & 1)) continue;
     dynamixel::Frame frame;
-    const std::size_t size =
-        dynamixel::encode_plain(static_cast<std::uint8_t>(i), dynamixel::Instruction::reboot, frame);
-    const Outcome outcome = send(frame, size, monotonic_now() + nanos(settings_.reply_timeout_s));
+    const Outcome outcome = line_.send(
+        frame.data(), dynamixel::encode_plain(static_cast<std::uint8_t>(i), dynamixel::Instruction::reboot, frame));
     if (failed(outcome)) return outcome;
-    needs_silence_ = true;  // its answer is of no use
+    line_.want_silence();  // its answer is of no use
   }
   if (faulty_ != 0) {
     faulty_ = 0;
@@ -331,17 +298,6 @@ Outcome LeapDriver::clear_errors() {
 Outcome LeapDriver::release() {
   torque_on_ = false;
   return write_same(kTorque, 1, 0);
-}
-
-BusCounts LeapDriver::counts() const {
-  BusCounts counts = counts_;
-  const dynamixel::StreamCounts& parser = statuses_.counts();
-  counts.checksum = parser.checksum;
-  counts.length = parser.length;
-  counts.garbage = parser.garbage;
-  counts.echo = parser.echo;
-  counts.truncated = parser.truncated;
-  return counts;
 }
 
 }  // namespace bridge

@@ -5,8 +5,7 @@
 
 #include "codecs/dynamixel.hpp"
 #include "core/limiter.hpp"
-#include "drivers/driver.hpp"
-#include "io/stream.hpp"
+#include "drivers/line.hpp"
 
 namespace bridge {
 
@@ -27,15 +26,15 @@ class LeapDriver final : public Driver {
              const std::array<JointLimits, kMaxJoints>& limits);
 
   void connect() override;
-  void disconnect() override { stream_->close(); }
+  void disconnect() override { line_.close(); }
   Outcome read_pose(std::uint64_t cycle, Joints& q_rad) override;
   Outcome write_pose(const Joints& q_rad) override;
   Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) override;
   Outcome clear_errors() override;
   Outcome release() override;
   int joints() const override { return kServos; }
-  BusCounts counts() const override;
-  bool low_latency() const override { return stream_->low_latency(); }
+  BusCounts counts() const override { return with(line_.counts(), statuses_.counts()); }
+  bool low_latency() const override { return line_.low_latency(); }
 
  private:
   using Answers = std::array<std::array<std::uint8_t, 16>, kServos>;  // data of each servo
@@ -44,21 +43,18 @@ class LeapDriver final : public Driver {
   Outcome read_all(std::uint16_t address, std::uint16_t count, Answers& out, std::uint32_t* answered = nullptr);
   Outcome write_all(std::uint16_t address, std::uint16_t count, const std::uint8_t* data);
   Outcome write_same(std::uint16_t address, std::uint16_t count, std::uint32_t value);
-  Outcome send(const dynamixel::Frame& frame, std::size_t size, Nanos deadline);
   bool take_part(std::uint8_t id, std::uint8_t error, const std::uint8_t* data, std::uint16_t count, Answers& out,
                  std::uint32_t& answered);
   void identify();
   void configure();
   Outcome configure_ram();
 
-  std::unique_ptr<ByteStream> stream_;
+  Line line_;
   const LeapSettings settings_;
   const std::array<JointLimits, kMaxJoints> limits_;
   dynamixel::StatusStream statuses_;
   dynamixel::Status status_;
   Answers answers_{};
-  BusCounts counts_;
-  bool needs_silence_ = false;
   SpareTime spare_;
   bool fast_ = true;
   bool torque_on_ = false;

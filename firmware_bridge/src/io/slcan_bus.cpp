@@ -8,6 +8,7 @@ namespace {
 
 constexpr Nanos kCommandTimeout = kNanosPerSecond / 2;
 constexpr std::size_t kMostDiscarded = 1000;
+constexpr int kRefusedIsBusOff = 4;
 constexpr Nanos kSettle = kNanosPerSecond / 50;  // for the answers to the opening commands, which are not needed
 
 }  // namespace
@@ -15,10 +16,16 @@ constexpr Nanos kSettle = kNanosPerSecond / 50;  // for the answers to the openi
 void SlcanBus::open() {
   port_.open();
   lines_.clear();
+  refused_before_ = lines_.refused();
+  refused_in_a_row_ = 0;
   // Close (it may have been left open), bitrate, open.
-  const char commands[] = {'\r', 'C', '\r', 'S', code_, '\r', 'O', '\r'};
+  char commands[12] = {'\r', 'C', '\r', 'S', code_, '\r'};
+  std::size_t size = 6;
+  if (fd_)
+    for (const char c : {'Y', '5', '\r'}) commands[size++] = c;
+  for (const char c : {'O', '\r'}) commands[size++] = c;
   const Nanos deadline = monotonic_now() + kCommandTimeout;
-  if (port_.write_all(reinterpret_cast<const std::uint8_t*>(commands), sizeof commands, deadline) != IoStatus::ok) {
+  if (port_.write_all(reinterpret_cast<const std::uint8_t*>(commands), size, deadline) != IoStatus::ok) {
     port_.close();
     throw PortError(EIO, port_.name() + ": the CAN adapter does not take commands");
   }
@@ -37,8 +44,13 @@ void SlcanBus::close() {
 }
 
 IoStatus SlcanBus::send(const CanFrame& frame, Nanos deadline) {
+  // An adapter that refuses frame after frame is off the bus: only closing and opening it again helps.
+  refused_in_a_row_ = lines_.refused() > refused_before_ ? refused_in_a_row_ + 1 : 0;
+  refused_before_ = lines_.refused();
+  if (refused_in_a_row_ >= kRefusedIsBusOff) return IoStatus::hung_up;
   slcan::Text text;
   const std::size_t size = slcan::encode(frame, text);
+  if (size == 0) return IoStatus::timeout;
   return port_.write_all(reinterpret_cast<const std::uint8_t*>(text.data()), size, deadline);
 }
 

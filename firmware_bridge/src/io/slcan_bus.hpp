@@ -11,8 +11,9 @@ namespace bridge {
 
 class SlcanBus final : public CanBus {
  public:
-  // `bitrate_code`: the digit of the S command; 8 is 1 Mbit/s.
-  SlcanBus(std::string path, int baud, char bitrate_code) : port_(std::move(path), baud), code_(bitrate_code) {}
+  // `bitrate_code`: the digit of the S command; 8 is 1 Mbit/s. `fd`: CAN-FD with data at 5 Mbit/s (CANable's Y5).
+  SlcanBus(std::string path, int baud, char bitrate_code, bool fd = false)
+      : port_(std::move(path), baud), code_(bitrate_code), fd_(fd) {}
   ~SlcanBus() override { close(); }
 
   void open() override;
@@ -27,6 +28,9 @@ class SlcanBus final : public CanBus {
  private:
   SerialPort port_;
   const char code_;
+  const bool fd_;
+  std::uint64_t refused_before_ = 0;
+  int refused_in_a_row_ = 0;  // frames we sent that the adapter did not take
   slcan::LineStream lines_;
 };
 

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -38,6 +39,9 @@ void SocketCanBus::open() {
   if (!(request.ifr_flags & IFF_UP)) fail(ENETDOWN, "the interface is down (ip link set up)");
   const can_err_mask_t errors = CAN_ERR_BUSOFF | CAN_ERR_ACK | CAN_ERR_CRTL | CAN_ERR_TX_TIMEOUT;
   setsockopt(fd, SOL_CAN_RAW, CAN_RAW_ERR_FILTER, &errors, sizeof errors);
+  const int on = 1;
+  if (fd_frames_ && setsockopt(fd, SOL_CAN_RAW, CAN_RAW_FD_FRAMES, &on, sizeof on) != 0)
+    fail(EPROTONOSUPPORT, "the interface does not do CAN-FD (ip link set ... dbitrate 5000000 fd on)");
   if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fail(errno, std::strerror(errno));
   fd_ = fd;
 }
@@ -49,12 +53,15 @@ void SocketCanBus::close() {
 }
 
 IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
-  can_frame raw{};
+  canfd_frame raw{};  // starts like a can_frame
   raw.can_id = frame.id | (frame.extended ? CAN_EFF_FLAG : 0) | (frame.remote ? CAN_RTR_FLAG : 0);
-  raw.can_dlc = frame.size;
+  raw.len = frame.size;
+  raw.flags = frame.fd ? CANFD_BRS : 0;
+  if (frame.size > (frame.fd ? CANFD_MAX_DLEN : CAN_MAX_DLEN)) return IoStatus::timeout;
   std::memcpy(raw.data, frame.data.data(), frame.size);
+  const std::size_t size = frame.fd ? CANFD_MTU : CAN_MTU;
   for (;;) {
-    if (::write(fd_, &raw, sizeof raw) == sizeof raw) return IoStatus::ok;
+    if (::write(fd_, &raw, size) == static_cast<ssize_t>(size)) return IoStatus::ok;
     if (errno == EINTR) continue;
     if (errno == ENODEV || errno == ENXIO || errno == EBADF) return IoStatus::hung_up;
     if (errno == ENETDOWN) return IoStatus::hung_up;
@@ -74,18 +81,20 @@ IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
 
 IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
   for (;;) {
-    can_frame raw{};
+    canfd_frame raw{};
     const ssize_t count = ::read(fd_, &raw, sizeof raw);
-    if (count == sizeof raw) {
+    if (count == CAN_MTU || count == CANFD_MTU) {
       if (raw.can_id & CAN_ERR_FLAG) {
         ++errors_;
+        if (raw.can_id & CAN_ERR_BUSOFF) return IoStatus::hung_up;
         continue;
       }
       frame = CanFrame{};
       frame.extended = raw.can_id & CAN_EFF_FLAG;
       frame.remote = raw.can_id & CAN_RTR_FLAG;
       frame.id = raw.can_id & (frame.extended ? CAN_EFF_MASK : CAN_SFF_MASK);
-      frame.size = raw.can_dlc <= 8 ? raw.can_dlc : 8;
+      frame.fd = count == CANFD_MTU;
+      frame.size = std::min<std::uint8_t>(raw.len, frame.fd ? CANFD_MAX_DLEN : CAN_MAX_DLEN);
       std::memcpy(frame.data.data(), raw.data, frame.size);
       return IoStatus::ok;
     }
@@ -98,8 +107,8 @@ IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
 
 std::size_t SocketCanBus::discard_input() {
   std::size_t frames = 0;
-  can_frame raw{};
-  while (frames < 1000 && ::read(fd_, &raw, sizeof raw) == sizeof raw) ++frames;
+  canfd_frame raw{};
+  while (frames < 1000 && ::read(fd_, &raw, sizeof raw) > 0) ++frames;
   return frames;
 }
 

@@ -7,10 +7,11 @@ namespace bridge {
 
 class SocketCanBus final : public CanBus {
  public:
-  explicit SocketCanBus(std::string interface) : interface_(std::move(interface)) {}
+  explicit SocketCanBus(std::string interface, bool fd = false) : interface_(std::move(interface)), fd_frames_(fd) {}
   ~SocketCanBus() override { close(); }
 
-  // PortError: ENODEV (no such interface), ENETDOWN, EAFNOSUPPORT (kernel without CAN).
+  // PortError: ENODEV (no such interface), ENETDOWN, EAFNOSUPPORT (kernel without CAN), EPROTONOSUPPORT (no CAN-FD).
+  // A bus-off counts as hung up: reopened once the interface is back (give it restart-ms).
   void open() override;
   void close() override;
   std::string name() const override { return interface_; }
@@ -21,6 +22,7 @@ class SocketCanBus final : public CanBus {
 
  private:
   const std::string interface_;
+  const bool fd_frames_;
   int fd_ = -1;
   std::uint64_t errors_ = 0;  // error frames: bus-off, no acknowledgement, ...
 };
