@@ -145,6 +145,35 @@ def linkerhand_driver(
     trust_model: bool,
     limits: Limits,
 ) -> Driver: ...
+def rohand_driver(
+    port: str,
+    baud: int,
+    device_id: int,
+    rate_hz: float,
+    reply_timeout_s: float,
+    frame_gap_s: float,
+    echoes: bool,
+    speed: int,
+    current_ma: int,
+    stall_is_fault: bool,
+    limits: Limits,
+) -> Driver: ...
+def revo2_driver(
+    wire: str,
+    port: str,
+    baud: int,
+    device_id: int,
+    left: bool,
+    rate_hz: float,
+    reply_timeout_s: float,
+    frame_gap_s: float,
+    echoes: bool,
+    master_id: int,
+    speed: int,
+    stall_is_fault: bool,
+    trust_family: bool,
+    limits: Limits,
+) -> Driver: ...
 def monotonic_s() -> float: ...
 def inspire_rs485_read(device_id: int, address: int, byte_count: int) -> bytes: ...
 def inspire_rs485_write(device_id: int, address: int, payload: bytes) -> bytes: ...

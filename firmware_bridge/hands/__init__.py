@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from beingh0_edge.firmware_bridge.hands import inspire, leap, linkerhand
+from beingh0_edge.firmware_bridge.hands import brainco, inspire, leap, linkerhand, rohand
 from beingh0_edge.firmware_bridge.hands.spec import (
     Connection,
     HandSpec,
@@ -19,7 +19,7 @@ from beingh0_edge.firmware_bridge.hands.spec import (
 __all__ = ["HANDS", "Connection", "HandSpec", "Joint", "Option", "OptionValue", "Options", "check_side", "hand_spec"]
 
 HANDS: Mapping[str, HandSpec] = MappingProxyType({
-    spec.name: spec for spec in (*inspire.HANDS, *leap.HANDS, *linkerhand.HANDS)
+    spec.name: spec for spec in (*inspire.HANDS, *leap.HANDS, *linkerhand.HANDS, *rohand.HANDS, *brainco.HANDS)
 })
 
 

@@ -11,12 +11,14 @@ from types import MappingProxyType, TracebackType
 from urllib.parse import parse_qsl
 
 from beingh0_edge.errors import TransportError
+from beingh0_edge.firmware_bridge.simulators.brainco import Revo2, Revo2Can, Revo2CanFd
 from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
 from beingh0_edge.firmware_bridge.simulators.inspire_rh56 import InspireRh56
 from beingh0_edge.firmware_bridge.simulators.inspire_wires import InspireNode, InspireRegisters, PrivateFrame
 from beingh0_edge.firmware_bridge.simulators.linkerhand import LinkerHand
 from beingh0_edge.firmware_bridge.simulators.modbus import ModbusRtu, ModbusTcp, Registers
+from beingh0_edge.firmware_bridge.simulators.rohand import RoHand
 from beingh0_edge.firmware_bridge.simulators.server import Device, PtyServer, Server
 from beingh0_edge.firmware_bridge.simulators.slcan import Node, SlcanAdapter
 from beingh0_edge.firmware_bridge.simulators.tcp_server import TcpServer
@@ -74,6 +76,10 @@ SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
     "inspire_rh56_can": _can(lambda options: InspireNode(InspireRh56(options))),
     "leap": _serial(LeapHand, 4_000_000),
     **{f"linkerhand_{model}": _can(partial(LinkerHand, model)) for model in ("o6", "l6", "l7", "l10", "l20")},
+    "rohand": _rtu(RoHand, 115200),
+    "brainco_revo2": _rtu(Revo2, 460800),
+    "brainco_revo2_canfd": _can(Revo2CanFd),
+    "brainco_revo2_can": _can(Revo2Can),
 })
 
 

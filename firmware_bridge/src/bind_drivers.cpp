@@ -2,9 +2,11 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind_support.hpp"
+#include "drivers/brainco_driver.hpp"
 #include "drivers/inspire_driver.hpp"
 #include "drivers/leap_driver.hpp"
 #include "drivers/linkerhand_driver.hpp"
+#include "drivers/rohand_driver.hpp"
 #include "io/serial.hpp"
 #include "io/slcan_bus.hpp"
 #include "io/socketcan.hpp"
@@ -114,6 +116,52 @@ std::unique_ptr<DriverHandle> linkerhand_driver(const std::string& model, const 
   return handle(std::make_unique<LinkerhandDriver>(can_bus(port), settings, limits.joints, limits.values));
 }
 
+std::unique_ptr<ModbusLine> rtu_line(const std::string& port, int baud, int device_id, double reply_timeout_s,
+                                     double frame_gap_s, bool echoes) {
+  return std::make_unique<ModbusStreamLine>(std::make_unique<SerialPort>(port, baud), modbus::Wire::rtu,
+                                            static_cast<std::uint8_t>(device_id), reply_timeout_s, echoes, frame_gap_s);
+}
+
+std::unique_ptr<DriverHandle> rohand_driver(const std::string& port, int baud, int device_id, double rate_hz,
+                                            double reply_timeout_s, double frame_gap_s, bool echoes, int speed,
+                                            int current_ma, bool stall_is_fault, const Limits& limits) {
+  expect_joints(limits, RohandDriver::kFingers);
+  RohandSettings settings;
+  settings.rate_hz = rate_hz;
+  settings.speed = speed;
+  settings.current_ma = current_ma;
+  settings.stall_is_fault = stall_is_fault;
+  return handle(std::make_unique<RohandDriver>(rtu_line(port, baud, device_id, reply_timeout_s, frame_gap_s, echoes),
+                                               settings, limits.values));
+}
+
+std::unique_ptr<DriverHandle> revo2_driver(const std::string& wire, const std::string& port, int baud, int device_id,
+                                           bool left, double rate_hz, double reply_timeout_s, double frame_gap_s,
+                                           bool echoes, int master_id, int speed, bool stall_is_fault,
+                                           bool trust_family, const Limits& limits) {
+  expect_joints(limits, kRevo2Fingers);
+  Revo2Settings settings;
+  settings.rate_hz = rate_hz;
+  settings.left = left;
+  settings.stall_is_fault = stall_is_fault;
+  settings.trust_family = trust_family;
+  const auto id = static_cast<std::uint8_t>(device_id);
+  std::unique_ptr<Revo2Wire> carrier;
+  if (wire == "modbus")
+    carrier = std::make_unique<Revo2RegisterWire>(
+        rtu_line(port, baud, device_id, reply_timeout_s, frame_gap_s, echoes), speed);
+  else if (wire == "canfd")
+    carrier = std::make_unique<Revo2RegisterWire>(
+        std::make_unique<ModbusCanFdLine>(can_bus(port, true), id, static_cast<std::uint8_t>(master_id),
+                                          reply_timeout_s),
+        speed);
+  else if (wire == "can")
+    carrier = std::make_unique<Revo2CanWire>(can_bus(port), id, reply_timeout_s);
+  else
+    throw std::invalid_argument("unknown wire '" + wire + "'");
+  return handle(std::make_unique<Revo2Driver>(std::move(carrier), settings, limits.values));
+}
+
 }  // namespace
 
 void bind_drivers(nb::module_& m) {
@@ -126,6 +174,11 @@ void bind_drivers(nb::module_& m) {
   m.def("linkerhand_driver", &linkerhand_driver, "model"_a, "port"_a, "device_id"_a, "left"_a, "rate_hz"_a,
         "reply_timeout_s"_a, "degrees"_a, "wire"_a, "frame_gap_s"_a, "speed"_a, "torque"_a, "trust_model"_a,
         "limits"_a);
+  m.def("rohand_driver", &rohand_driver, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a, "reply_timeout_s"_a,
+        "frame_gap_s"_a, "echoes"_a, "speed"_a, "current_ma"_a, "stall_is_fault"_a, "limits"_a);
+  m.def("revo2_driver", &revo2_driver, "wire"_a, "port"_a, "baud"_a, "device_id"_a, "left"_a, "rate_hz"_a,
+        "reply_timeout_s"_a, "frame_gap_s"_a, "echoes"_a, "master_id"_a, "speed"_a, "stall_is_fault"_a,
+        "trust_family"_a, "limits"_a);
 }
 
 }  // namespace bridge

@@ -36,6 +36,10 @@ def linkerhand(foreign: str, stuck: str = "index") -> Case:
     return Case(7e-3, f"model={foreign}", "degrees of freedom", f"stuck={stuck}", stuck)
 
 
+def revo2(step_rad: float) -> Case:
+    return Case(step_rad, "revo1=1", "Revo2", "stuck=index", options={"stall_is_fault": True})
+
+
 CASES = {
     "inspire_rh56": inspire(),
     "inspire_rh56_modbus": inspire(),
@@ -47,11 +51,16 @@ CASES = {
     "linkerhand_l7": linkerhand("l10"),
     "linkerhand_l10": linkerhand("l7"),
     "linkerhand_l20": linkerhand("o6", stuck="index_tip"),
+    "rohand": Case(1e-3, "map=none", "do not look like a ROHand", "stuck=index", options={"stall_is_fault": True}),
+    "brainco_revo2": revo2(2e-3),
+    "brainco_revo2_canfd": revo2(2e-3),
+    "brainco_revo2_can": revo2(1.6e-2),
 }
 
 
 # Models that share every line of their driver with one of the others: for them the shorter tests are enough.
-ALIKE = {"linkerhand_l6", "linkerhand_l7", "linkerhand_l10", "inspire_rh56_modbus", "inspire_rh56_tcp"}
+ALIKE = {"linkerhand_l6", "linkerhand_l7", "linkerhand_l10", "inspire_rh56_modbus", "inspire_rh56_tcp",
+         "brainco_revo2_canfd"}
 FULL = [name for name in CASES if name not in ALIKE]
 
 
