@@ -423,7 +423,7 @@ def test_a_fully_closed_hand_is_recognised_all_the_same():
         ({"force_g": 0}, "force_g"),
         ({"family": "B"}, "family"),
         ({"port": ""}, "port"),
-        ({"port": "sim:nothing"}, "unknown simulated hand 'nothing'; known: inspire_rh56"),
+        ({"port": "sim:nothing"}, "unknown simulated hand 'nothing'; known: .*inspire_rh56,"),
         ({"port": SIM + "?fault=gremlins"}, "unknown fault 'gremlins'; known: drop"),
         ({"port": SIM + "?fault=drop:2"}, "probability"),
         ({"port": SIM + "?colour=red"}, "unknown option; known: device_id"),
