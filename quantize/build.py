@@ -75,7 +75,7 @@ def build_bundle(
     Everything is written to a temporary folder beside `out_dir` and renamed at the end.
     """
     choices = Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {})
-    _require("gguf", "onnx")
+    require("gguf", "onnx")
     source, out = Path(checkpoint_dir), Path(out_dir)
     check_target(out, overwrite)
     started = time.monotonic()
@@ -192,7 +192,8 @@ def language_vocabulary(checkpoint: Checkpoint, tokens: TokenSpec, motion: Motio
         raise BundleError(f"{checkpoint.folder}: {error}", str(checkpoint.folder)) from error
 
 
-def _require(*packages: str) -> None:
+def require(*packages: str) -> None:
+    """Raises BackendError if one of them is not installed."""
     from importlib.util import find_spec
 
     if missing := [name for name in packages if find_spec(name) is None]:

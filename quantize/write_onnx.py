@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from beingh0_edge.types import FloatArray
 from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
 from .config import VisionConfig
 from .int8_vision import quantize_vision
+from .onnx_graph import Graph
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET, IR_VERSION = 17, 8  # LayerNormalization came with opset 17; ONNX Runtime 1.17 reads this
 PROJECTOR_EPS = 1e-5
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
 VISION_CHOICES = "'fp32', 'fp16' or 'int8'"
@@ -54,13 +54,10 @@ class _VisionGraph:
     def __init__(self, checkpoint: Checkpoint, half: bool, progress: Progress | None) -> None:
         self._source, self._half, self._progress = checkpoint, half, progress
         self._c = checkpoint.config.vision
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: list[onnx.TensorProto] = []
-        self._known: set[str] = set()
+        self._g = Graph()
+        self._op = self._g.op
 
     def build(self) -> onnx.ModelProto:
-        from onnx import TensorProto, helper
-
         config = self._source.config
         x = self._embeddings("pixel_values")
         for i in range(self._c.layers):
@@ -71,14 +68,8 @@ class _VisionGraph:
         x = self._projector(self._pixel_shuffle(x))
         self._op("Identity", [x], out="visual_embeddings")
         size, hidden = config.image_size, config.language.hidden
-        graph = helper.make_graph(
-            self._nodes, "vision",
-            [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, size, size])],
-            [helper.make_tensor_value_info("visual_embeddings", TensorProto.FLOAT,
-                                           [1, config.image_tokens, hidden])],
-            self._weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-                                 producer_name="beingh0-edge")
+        return self._g.model("vision", [("pixel_values", np.float32, [1, 3, size, size])],
+                             [("visual_embeddings", np.float32, [1, config.image_tokens, hidden])])
 
     # ---- the network
 
@@ -88,122 +79,75 @@ class _VisionGraph:
         kernel = self._matrix(prefix + "patch_embedding.weight", transpose=False)
         bias = self._vector(prefix + "patch_embedding.bias")
         x = self._op("Conv", [pixels, kernel, bias], kernel_shape=[c.patch] * 2, strides=[c.patch] * 2)
-        x = self._reshape(x, [1, c.hidden, grid * grid])
+        x = self._g.reshape(x, 1, c.hidden, grid * grid)
         x = self._op("Transpose", [x], perm=[0, 2, 1])
         x = self._op("Concat", [self._vector(prefix + "class_embedding"), x], axis=1)
         table = resize_positions(self._source.tensor(prefix + "position_embedding"), grid)
-        return self._op("Add", [x, self._constant(prefix + "position_embedding", table)])
+        return self._op("Add", [x, self._g.constant(prefix + "position_embedding", table)])
 
     def _layer(self, x: str, prefix: str) -> str:
         attention = self._attention(self._norm(x, prefix + "norm1"), prefix + "attn.")
         x = self._op("Add", [x, self._op("Mul", [attention, self._vector(prefix + "ls1")])])
-        hidden = self._gelu(self._linear(self._norm(x, prefix + "norm2"), prefix + "mlp.fc1"))
+        hidden = self._g.gelu(self._linear(self._norm(x, prefix + "norm2"), prefix + "mlp.fc1"))
         mlp = self._linear(hidden, prefix + "mlp.fc2")
         return self._op("Add", [x, self._op("Mul", [mlp, self._vector(prefix + "ls2")])])
 
     def _attention(self, x: str, prefix: str) -> str:
         c, tokens = self._c, self._source.config.grid**2 + 1
         qkv = self._linear(x, prefix + "qkv", bias=c.qkv_bias)
-        sizes = self._constant("qkv_sizes", np.array([c.hidden] * 3, np.int64))
-        q, k, v = self._split(qkv, sizes)
+        q, k, v = self._g.ops("Split", [qkv, self._g.numbers(*[c.hidden] * 3)], [f"{prefix}{part}" for part in "qkv"],
+                              axis=-1)
         if c.qk_norm:
             # Over the full width, before the heads are split.
-            q = self._rms_norm(q, prefix + "q_norm.weight")
-            k = self._rms_norm(k, prefix + "k_norm.weight")
+            q = self._g.rms_norm(q, self._vector(prefix + "q_norm.weight"), c.eps)
+            k = self._g.rms_norm(k, self._vector(prefix + "k_norm.weight"), c.eps)
 
         def heads(y: str, perm: list[int]) -> str:
-            return self._op("Transpose", [self._reshape(y, [1, tokens, c.heads, c.head_dim])], perm=perm)
+            return self._op("Transpose", [self._g.reshape(y, 1, tokens, c.heads, c.head_dim)], perm=perm)
 
-        scale = self._constant("attention_scale", np.array(c.head_dim**-0.5, np.float32))
-        q = self._op("Mul", [heads(q, [0, 2, 1, 3]), scale])
+        q = self._op("Mul", [heads(q, [0, 2, 1, 3]), self._g.number(c.head_dim**-0.5)])
         scores = self._op("Softmax", [self._op("MatMul", [q, heads(k, [0, 2, 3, 1])])], axis=-1)
         y = self._op("MatMul", [scores, heads(v, [0, 2, 1, 3])])
-        y = self._reshape(self._op("Transpose", [y], perm=[0, 2, 1, 3]), [1, tokens, c.hidden])
+        y = self._g.reshape(self._op("Transpose", [y], perm=[0, 2, 1, 3]), 1, tokens, c.hidden)
         return self._linear(y, prefix + "proj")
 
     def _pixel_shuffle(self, x: str) -> str:
         """Drops the class token and joins each square of tokens, row by row (`ps_version` v2)."""
         c, config = self._c, self._source.config
         s, side = config.shuffle, config.grid // config.shuffle
-        one, end = (self._constant(f"int_{n}", np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max))
+        one, end = self._g.numbers(1), self._g.numbers(np.iinfo(np.int64).max)
         x = self._op("Slice", [x, one, end, one])
-        x = self._reshape(x, [1, side, s, side, s, c.hidden])
+        x = self._g.reshape(x, 1, side, s, side, s, c.hidden)
         x = self._op("Transpose", [x], perm=[0, 1, 3, 2, 4, 5])
-        shape = self._constant("shuffled_shape", np.array([1, side * side, s * s * c.hidden], np.int64))
+        shape = self._g.numbers(1, side * side, s * s * c.hidden)
         return self._op("Reshape", [x, shape], out="pixel_shuffled")
 
     def _projector(self, x: str) -> str:
         x = self._layer_norm(x, PROJECTOR + "0", PROJECTOR_EPS)
-        return self._linear(self._gelu(self._linear(x, PROJECTOR + "1")), PROJECTOR + "3")
+        return self._linear(self._g.gelu(self._linear(x, PROJECTOR + "1")), PROJECTOR + "3")
 
     # ---- building blocks
 
     def _norm(self, x: str, prefix: str) -> str:
         if self._c.rms_norm:
-            return self._rms_norm(x, prefix + ".weight")
+            return self._g.rms_norm(x, self._vector(prefix + ".weight"), self._c.eps)
         return self._layer_norm(x, prefix, self._c.eps)
 
     def _layer_norm(self, x: str, prefix: str, eps: float) -> str:
         weights = [self._vector(prefix + ".weight"), self._vector(prefix + ".bias")]
         return self._op("LayerNormalization", [x, *weights], epsilon=eps, axis=-1)
 
-    def _rms_norm(self, x: str, weight: str) -> str:
-        eps = self._constant("rms_eps", np.array(self._c.eps, np.float32))
-        mean = self._op("ReduceMean", [self._op("Mul", [x, x])], axes=[-1], keepdims=1)
-        root = self._op("Sqrt", [self._op("Add", [mean, eps])])
-        return self._op("Mul", [self._op("Div", [x, root]), self._vector(weight)])
-
-    def _gelu(self, x: str) -> str:
-        root, one, half = (self._constant(name, np.array(value, np.float32))
-                           for name, value in (("sqrt_2", 2**0.5), ("one", 1.0), ("half", 0.5)))
-        gate = self._op("Add", [self._op("Erf", [self._op("Div", [x, root])]), one])
-        return self._op("Mul", [self._op("Mul", [x, gate]), half])
-
     def _linear(self, x: str, prefix: str, bias: bool = True) -> str:
         x = self._op("MatMul", [x, self._matrix(prefix + ".weight")])
         return self._op("Add", [x, self._vector(prefix + ".bias")]) if bias else x
 
-    def _split(self, x: str, sizes: str) -> tuple[str, str, str]:
-        from onnx import helper
-
-        q, k, v = (f"split_{len(self._nodes)}_{part}" for part in "qkv")
-        self._nodes.append(helper.make_node("Split", [x, sizes], [q, k, v], axis=-1))
-        return q, k, v
-
-    def _reshape(self, x: str, shape: list[int]) -> str:
-        name = "shape_" + "_".join(map(str, shape))
-        return self._op("Reshape", [x, self._constant(name, np.array(shape, np.int64))])
-
-    def _op(self, kind: str, inputs: list[str], out: str | None = None, **attributes: Any) -> str:
-        from onnx import helper
-
-        name = out or f"{kind}_{len(self._nodes)}"
-        self._nodes.append(
-            helper.make_node(kind, inputs, [name], name=f"node_{len(self._nodes)}", **attributes)
-        )
-        return name
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        from onnx import numpy_helper
-
-        if name not in self._known:
-            self._known.add(name)
-            self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
     def _vector(self, name: str) -> str:
-        return self._constant(name, self._source.tensor(name))
+        return self._g.constant(name, self._source.tensor(name))
 
     def _matrix(self, name: str, transpose: bool = True) -> str:
         value = self._source.tensor(name)
         value = value.T if transpose else value
-        if not self._half:
-            return self._constant(name, value)
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise ValueError(f"{name}: values beyond the range of fp16; use vision='fp32'")
-        return self._op("Cast", [self._constant(name, half)], to=1)
+        return self._g.half(name, value) if self._half else self._g.constant(name, value)
 
 
 def resize_positions(table: FloatArray, grid: int) -> FloatArray:

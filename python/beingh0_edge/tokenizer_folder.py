@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,22 @@ class TokenizerPart:
         return PartLayout(self.name, self.groups, self.positions, self.quantizers, self.nb_code, self.shared_codebook)
 
 
+class Layers(Protocol):
+    """Who takes a network's layers: the kernel, or whoever writes them down in another form.
+
+    A convolution pads with zeros to keep its length (halved by stride 2, doubled before it by `upsample`). A residual
+    block is x + conv2(act(norm2(conv1(act(norm1(x)))))).
+    """
+
+    def add_conv(self, *, encoder: bool, weight: FloatArray, bias: FloatArray, stride: int, upsample: bool,
+                 relu: bool) -> None: ...
+
+    def add_residual(self, *, encoder: bool, dilation: int, weight1: FloatArray, bias1: FloatArray,
+                     weight2: FloatArray, bias2: FloatArray, activation: str, norm: str,
+                     scale1: FloatArray | None = ..., shift1: FloatArray | None = ..., scale2: FloatArray | None = ...,
+                     shift2: FloatArray | None = ...) -> None: ...
+
+
 class TokenizerFolder:
     """One part's files, read and checked."""
 
@@ -142,13 +158,11 @@ class TokenizerFolder:
 
     def build(self, part: TokenizerPart, codebooks: FloatArray) -> _kernels.GrqPart:
         """The kernel with all layers of both networks, named as published."""
-        mean, std = self._statistics(part)
+        mean, std = self.statistics(part)
         kernel = _kernels.GrqPart(codebooks=codebooks, mean=mean, std=std, quantizers=part.quantizers,
                                   window=part.window, frames=part.window + part.padding, positions=part.positions,
                                   id_offset=part.offset)
-        width, stems = self._size("width", 512), self._size("num_conv_layers", 1)
-        self._encoder(kernel, part, width, stems)
-        self._decoder(kernel, part, width, stems)
+        self.networks(part, kernel)
         unknown = sorted(name for name in self.state.keys() - self.used
                          if name.rsplit(".", 1)[-1] not in _TRAINING_STATE)
         if unknown:
@@ -158,7 +172,13 @@ class TokenizerFolder:
         kernel.finish()
         return kernel
 
-    def _encoder(self, kernel: _kernels.GrqPart, part: TokenizerPart, width: int, stems: int) -> None:
+    def networks(self, part: TokenizerPart, into: Layers) -> None:
+        """Both networks, layer by layer from the input on: first the encoder's, then the decoder's."""
+        width, stems = self._size("width", 512), self._size("num_conv_layers", 1)
+        self._encoder(into, part, width, stems)
+        self._decoder(into, part, width, stems)
+
+    def _encoder(self, kernel: Layers, part: TokenizerPart, width: int, stems: int) -> None:
         index = 0  # in the published Sequential, which counts the activations
         for stem in range(stems):
             self._conv(kernel, True, f"{index}", width, width if stem else part.dims, relu=True)
@@ -169,7 +189,7 @@ class TokenizerFolder:
             index += 1
         self._conv(kernel, True, f"{index}", part.code_dim, width)
 
-    def _decoder(self, kernel: _kernels.GrqPart, part: TokenizerPart, width: int, stems: int) -> None:
+    def _decoder(self, kernel: Layers, part: TokenizerPart, width: int, stems: int) -> None:
         index = 0
         for stem in range(stems):
             self._conv(kernel, False, f"{index}", width, width if stem else part.code_dim, relu=True)
@@ -181,13 +201,13 @@ class TokenizerFolder:
         self._conv(kernel, False, f"{index}", width, width, relu=True)
         self._conv(kernel, False, f"{index + 2}", part.dims, width)
 
-    def _conv(self, kernel: _kernels.GrqPart, encoder: bool, name: str, outputs: int, inputs: int, *,
+    def _conv(self, kernel: Layers, encoder: bool, name: str, outputs: int, inputs: int, *,
               kernel_size: int = 3, stride: int = 1, upsample: bool = False, relu: bool = False) -> None:
         prefix = f"model.{'encoder' if encoder else 'decoder'}.model.{name}."
         kernel.add_conv(encoder=encoder, weight=self.tensor(f"{prefix}weight", (outputs, inputs, kernel_size)),
                         bias=self.tensor(f"{prefix}bias", (outputs,)), stride=stride, upsample=upsample, relu=relu)
 
-    def _resnet(self, kernel: _kernels.GrqPart, encoder: bool, name: str, width: int) -> None:
+    def _resnet(self, kernel: Layers, encoder: bool, name: str, width: int) -> None:
         depth, growth = self._size("depth", 3), self._size("dilation_growth_rate", 3)
         norm = self._choice("norm", None, (None, "LN", "GN", "BN"))
         for block in range(depth):
@@ -228,7 +248,7 @@ class TokenizerFolder:
         self.used.add(name)
         return np.ascontiguousarray(value, np.float32)
 
-    def _statistics(self, part: TokenizerPart) -> tuple[FloatArray, FloatArray]:
+    def statistics(self, part: TokenizerPart) -> tuple[FloatArray, FloatArray]:
         meta_file, mask_file = self.folder / "motion_meta.json", self.folder / "meta_mask.json"
         meta = _read_json(meta_file)
         mask = _read_json(mask_file).get("meta_mask") if mask_file.is_file() else None

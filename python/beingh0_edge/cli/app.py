@@ -239,6 +239,34 @@ def convert(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(
+        metavar="CHECKPOINT", show_default=False, help="As for convert.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the graphs.", show_default=False)],
+    tokenizer: Annotated[str | None, typer.Option(
+        metavar="WRIST+FINGER", show_default=False, help="As for convert.")] = None,
+    layout: Annotated[str, typer.Option(metavar="trimmed|full", help="Rows of the head, as for convert.")] = "full",
+    language: Annotated[str, typer.Option(
+        metavar="TYPE", help="Language model: fp32, fp16 (stored so), or int4 (4-bit blocks).")] = "fp16",
+    vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32 or fp16.")] = "fp16",
+    static: Annotated[str | None, typer.Option(
+        metavar="PROMPT,CACHE", show_default=False,
+        help="Fixed lengths in tokens, batch 1, as TensorRT likes them: a graph for the prompt and one per id.")] = None,
+    check: Annotated[bool, typer.Option(
+        help="Run every graph once in ONNX Runtime and compare with plain numpy.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace graphs that are already there.")] = False,
+) -> None:
+    """Write every part of a checkpoint as an ONNX graph.
+
+    For ONNX Runtime or TensorRT without this package: vision, text embeddings, language model with cache, motion
+    encoder and decoder, robot heads. Names and axes: graphs.json in the folder, and docs/onnx.md.
+    """
+    from .export import Request, run_export
+
+    typer.echo(run_export(Request(checkpoint, out, tokenizer, layout, language, vision, static, check, overwrite)))
+
+
+@app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What this machine can do, and what is missing.
 

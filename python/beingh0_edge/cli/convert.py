@@ -39,17 +39,21 @@ class Request:
     report: int = 3
 
     def folders(self) -> list[str] | None:
-        """Raises ValueError for an empty name."""
-        if self.tokenizer is None:
-            return None
-        names = [self.tokenizer] if Path(self.tokenizer).is_dir() else self.tokenizer.split("+")
-        if not all(names):
-            raise ValueError(f"--tokenizer: expected WRIST+FINGER, two folders, got {self.tokenizer!r}")
-        return names
+        return folders_of(self.tokenizer)
 
     def hands(self) -> dict[str, Path] | None:
         given = {"left": self.mano_left, "right": self.mano_right}
         return {side: path for side, path in given.items() if path is not None} or None
+
+
+def folders_of(tokenizer: str | None) -> list[str] | None:
+    """WRIST+FINGER -> the folders. Raises ValueError for an empty name."""
+    if tokenizer is None:
+        return None
+    names = [tokenizer] if Path(tokenizer).is_dir() else tokenizer.split("+")
+    if not all(names):
+        raise ValueError(f"--tokenizer: expected WRIST+FINGER, two folders, got {tokenizer!r}")
+    return names
 
 
 def run_convert(request: Request, dry_run: bool) -> str:
@@ -102,18 +106,18 @@ def _downloads(names: list[str]) -> str:
     rows, total = [], 0
     for name in names:
         for file, size in hub_files(name):
-            rows.append((file, _size(size)))
+            rows.append((file, size_text(size)))
             total += size
-    return (f"would download {_size(total)}:\n{_indented(rows)}\n"
+    return (f"would download {size_text(total)}:\n{indented(rows)}\n"
             "what would be written is known once the files are here")
 
 
 def _as_text(plan: Plan, request: Request) -> str:
     types = ", ".join(f"{count} {kind}" for kind, count in plan.types.items())
-    reads, writes = (_indented((name, _size(size)) for name, size in sizes.items())
+    reads, writes = (indented((name, size_text(size)) for name, size in sizes.items())
                      for sizes in (plan.reads, plan.writes))
-    return (f"would read {_size(sum(plan.reads.values()))}:\n{reads}\n"
-            f"would write about {_size(sum(plan.writes.values()))} to {request.out}:\n{writes}\n"
+    return (f"would read {size_text(sum(plan.reads.values()))}:\n{reads}\n"
+            f"would write about {size_text(sum(plan.writes.values()))} to {request.out}:\n{writes}\n"
             f"language model tensors: {types}\nnothing was written")
 
 
@@ -123,9 +127,10 @@ def _summary(bundle: Bundle) -> str:
     types = bundle.inspect()["language"]["tensor_types"]
     total = sum(entry.size for entry in bundle.manifest.files)
     kinds = ", ".join(f"{count} {kind}" for kind, count in types.items())
-    lines = [f"{bundle.root}: {_size(total)} in {len(bundle.manifest.files)} files; language model tensors: {kinds}"]
+    files = len(bundle.manifest.files)
+    lines = [f"{bundle.root}: {size_text(total)} in {files} files; language model tensors: {kinds}"]
     if report := read_report(bundle):
-        lines += [_indented(answer_rows(report["measured"])), f"more in {bundle.path(REPORT_MD)}"]
+        lines += [indented(answer_rows(report["measured"])), f"more in {bundle.path(REPORT_MD)}"]
     return "\n".join(lines)
 
 
@@ -133,14 +138,16 @@ def _check_space(out: Path, needed: int) -> None:
     home = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(home).free
     if free < needed:
-        raise ValueError(f"{out}: needs about {_size(needed)}, only {_size(free)} are free there")
+        raise ValueError(f"{out}: needs about {size_text(needed)}, only {size_text(free)} are free there")
 
 
-def _indented(rows: Any) -> str:
+def indented(rows: Any) -> str:
+    """Rows of texts as an indented table."""
     return "\n".join(f"  {line}" for line in table(list(rows)).splitlines())
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes for people."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -181,7 +188,7 @@ class Meter:
         self._shown = now
         spent = max(now - self._started, 1e-9)
         rate, left = done / spent, spent * (total - done) / max(done, 1)
-        speed = f"{_size(rate)}/s" if stage in _BYTES else f"{rate:.2g}/s"
+        speed = f"{size_text(rate)}/s" if stage in _BYTES else f"{rate:.2g}/s"
         line = f"{done / total:4.0%}  {speed}  {left:.0f} s left  {what}"
         print(f"\r{line[:100]:<100}" if self._terminal else line, end="" if self._terminal else "\n",
               file=sys.stderr, flush=True)
