@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +33,13 @@ from beingh0_edge.types import FloatArray
 from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
 from .hand_files import write_hands
+from .importance import IMATRIX, Importance, check_importance, save_importance
 from .motion_folder import write_motion
 from .quant_types import QUANTS
 from .sources import default_folders, source_files
 from .vocabulary import find_tokens
+from .write_gguf import language_spec, write_embeddings, write_gguf
+from .write_mmproj import MMPROJ_TYPES, check_mmproj, write_mmproj
 from .write_onnx import VISION_CHOICES, VISION_PRECISIONS, write_vision
 
 Calibration = Callable[[PreprocessSpec, int], Sequence[FloatArray]]
@@ -50,8 +53,9 @@ def build_bundle(
     checkpoint_dir: str | Path, out_dir: str | Path, *, layout: Literal["trimmed", "full"] = "trimmed",
     quant: str = "Q8_0", vision: Literal["fp32", "fp16", "int8"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
     tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
-    overrides: Mapping[str, str] | None = None, overwrite: bool = False, progress: Progress | None = None,
-    origin: str | None = None, calibration: Calibration | None = None,
+    overrides: Mapping[str, str] | None = None, importance: Importance | None = None, mmproj: str | None = None,
+    overwrite: bool = False, progress: Progress | None = None, origin: str | None = None,
+    calibration: Calibration | None = None, provenance: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Converts a checkpoint folder to a bundle, checks the result, and returns it opened.
 
@@ -65,16 +69,20 @@ def build_bundle(
     hands              side -> hand model (.npz, or MANO_LEFT/RIGHT.pkl); default: the packaged synthetic
     hands
     overrides          glob of GGUF tensor names -> type
+    importance         of the columns, for the quantizer; kept in the bundle as imatrix.gguf
+    mmproj             type of a vision file for llama.cpp's own tools, mmproj.gguf; None: no such file
     overwrite          replace a bundle that is already there
     progress           called with (bytes done, bytes in all, what)
     origin             what to call the checkpoint in card and manifest; default: its folder's name
     calibration        for vision "int8": called with the model's cameras and picture size S, returns pictures
                        float32[3, S, S], normalised
+    provenance         more facts for the manifest
     Raises             BundleError saying what is wrong with the checkpoint; ValueError for wrong arguments.
 
     Everything is written to a temporary folder beside `out_dir` and renamed at the end.
     """
-    choices = Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {})
+    choices = Choices(layout, quant, vision, motion, tokenizer_folders, hands, overrides or {}, importance, mmproj,
+                      provenance or {})
     require("gguf", "onnx")
     source, out = Path(checkpoint_dir), Path(out_dir)
     check_target(out, overwrite)
@@ -114,6 +122,9 @@ class Choices:
     tokenizer_folders: Sequence[str | Path] | None
     hands: Mapping[str, str | Path] | None
     overrides: Mapping[str, str]
+    importance: Importance | None = None
+    mmproj: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.layout not in ("trimmed", "full"):
@@ -124,6 +135,8 @@ class Choices:
             raise ValueError(f"motion: expected 'fp32' or 'fp16', got {self.motion!r}")
         if self.quant not in QUANTS:
             raise ValueError(f"quant: expected one of {', '.join(QUANTS)}, got {self.quant!r}")
+        if self.mmproj is not None and self.mmproj not in MMPROJ_TYPES:
+            raise ValueError(f"mmproj: expected one of {', '.join(MMPROJ_TYPES)}, got {self.mmproj!r}")
 
     def folders(self, source: Path) -> list[Path]:
         """The motion tokenizer folders, in id order."""
@@ -132,8 +145,6 @@ class Choices:
 
 def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None,
            calibration: Calibration | None) -> Manifest:
-    from .write_gguf import write_embeddings, write_gguf
-
     checkpoint = Checkpoint(source)
     config, edge = checkpoint.config, _read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
@@ -141,14 +152,19 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     motion = write_motion(folders, checkpoint, work, choices.motion)
     vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)
     hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
+    if choices.mmproj:
+        check_mmproj(checkpoint, choices.mmproj)
+    weights = _importance(checkpoint, vocabulary, choices, work)
     checkpoint.check_values(progress)
 
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
-                          overrides=choices.overrides, progress=progress)
+                          overrides=choices.overrides, importance=weights, progress=progress)
     embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")
     preprocess = _preprocess(edge)
     frames = calibration(preprocess, config.image_size) if choices.vision == "int8" and calibration else ()
     tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress, frames)
+    if choices.mmproj:
+        write_mmproj(checkpoint, work / "mmproj.gguf", choices.mmproj)
     robot = robot_spec(config.robot) if config.robot else None
     if robot:
         _write_robot(checkpoint, work, robot)
@@ -174,12 +190,25 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
             "checkpoint": origin or source.name,
             "converted_by": f"beingh0_edge {beingh0_edge.__version__}",
             **({"overrides": dict(choices.overrides)} if choices.overrides else {}),
+            **choices.provenance,
             **edge.get("provenance", {}),
         },
     )
     sources = source_files(checkpoint, folders, choices.hands)
     write_card(work, manifest, {name: sha256_of(path) for name, path in sources.items()})
     return replace(manifest, files=describe_files(work))
+
+
+def _importance(checkpoint: Checkpoint, vocabulary: Vocabulary, choices: Choices,
+                work: Path) -> dict[str, FloatArray] | None:
+    """The weights for the quantizer, after a look whether they are of this model; their file goes into the bundle."""
+    if choices.importance is None:
+        return None
+    weights = choices.importance.weights()
+    shapes = language_spec(checkpoint, "language.gguf", vocabulary, choices.quant).tensor_shapes()
+    check_importance(weights, shapes, Path(choices.importance.source))
+    save_importance(choices.importance, work / IMATRIX)
+    return weights
 
 
 def language_vocabulary(checkpoint: Checkpoint, tokens: TokenSpec, motion: MotionSpec | None,

@@ -19,6 +19,7 @@ from .quant_types import row_bytes, tensor_type
 from .sources import source_files
 from .vocabulary import find_tokens
 from .write_gguf import language_spec
+from .write_mmproj import check_mmproj
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices) -> Plan:
     writes["text_embeddings.npy"] = prod(checkpoint.shape(EMBEDDING)) * (4 if choices.quant == "F32" else 2)
     writes["vision.onnx"] = _vision_bytes(checkpoint, choices.vision)
     writes |= motion_bytes
+    if choices.mmproj:
+        check_mmproj(checkpoint, choices.mmproj)
+        writes["mmproj.gguf"] = _vision_bytes(checkpoint, choices.mmproj)
     if config.robot:
         spec = robot_spec(config.robot)
         writes[spec.file] = 4 * sum(map(prod, spec.tensor_shapes(config.language.hidden).values()))
@@ -63,14 +67,14 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices) -> Plan:
 
 
 def _vision_bytes(checkpoint: Checkpoint, precision: str) -> int:
-    width = {"fp32": 4, "fp16": 2, "int8": 1}[precision]
+    width = {"fp32": 4, "fp16": 2, "int8": 1, "F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32}[precision]
     last = checkpoint.config.vision.layers
     used = [name for name in checkpoint.names() if name.startswith((VISION, PROJECTOR))
             and not any(name.startswith(f"{VISION}encoder.layers.{i}.")
                         for i in range(last, checkpoint.config.vision.stored_layers))]
     shapes = [checkpoint.shape(name) for name in used]
     matrices = [name.endswith(".weight") and len(shape) > 1 for name, shape in zip(used, shapes, strict=True)]
-    return sum(prod(shape) * (width if matrix else 4) for shape, matrix in zip(shapes, matrices, strict=True))
+    return sum(int(prod(shape) * (width if matrix else 4)) for shape, matrix in zip(shapes, matrices, strict=True))
 
 
 def _hand_files(choices: Choices) -> dict[str, Path]:

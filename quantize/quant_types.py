@@ -1,8 +1,9 @@
 """Which number format each language model tensor gets, and llama.cpp's own quantizer for single tensors.
 
-A quant name is a plain type ("Q8_0": every matrix) or one of llama.cpp's mixes ("Q4_K_M": more bits where
-they matter). Formats work on blocks within a row; a row that its block does not divide gets the fallback type
-below, as llama.cpp does, and the bundle records what every tensor really became.
+A quant name is a plain type ("Q8_0": every matrix), one of llama.cpp's mixes ("Q4_K_M": more bits where
+they matter), or "Q4_MIX": IQ4_NL everywhere except where a search (tune.py) found that more bits pay. Formats
+work on blocks within a row; a row that its block does not divide gets the fallback type below, as llama.cpp does, and
+the bundle records what every tensor really became.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ _BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1
 """Type name -> (values per block, bytes per block)."""
 _FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 _MIXES = {"Q4_K_M": "Q4_K", "Q5_K_M": "Q5_K"}
+SEARCHED = {"Q4_MIX": "IQ4_NL"}
+"""Mixes of our own -> the type they start from."""
 
-QUANTS = (*TYPE_IDS, *_MIXES)
+QUANTS = (*TYPE_IDS, *_MIXES, *SEARCHED)
 """Every name that `--quant` takes."""
 
 
@@ -53,7 +56,7 @@ def wanted_type(name: str, shape: tuple[int, ...], quant: str, layers: int,
         raise ValueError(f"unknown quant {quant!r}; known: {', '.join(QUANTS)}")
     if len(shape) == 1:
         return "F32"
-    chosen = _MIXES.get(quant, quant)
+    chosen = (_MIXES | SEARCHED).get(quant, quant)
     if quant in _MIXES and _deserves_more_bits(name, layers):
         chosen = "Q6_K"
     for pattern, kind in (overrides or {}).items():
@@ -81,8 +84,16 @@ def row_bytes(kind: str, width: int) -> int:
     return width // values * size
 
 
-def encode(values: FloatArray, kind: str) -> npt.NDArray[np.uint8]:
-    """float32[rows, width] -> uint8[rows, row_bytes] in the format `kind`. Quantized by llama.cpp itself."""
+def uses_importance(kind: str) -> bool:
+    """Whether llama.cpp's quantizer can weigh the columns of this type."""
+    return kind not in ("F32", "F16", "BF16", "Q8_0")
+
+
+def encode(values: FloatArray, kind: str, importance: FloatArray | None = None) -> npt.NDArray[np.uint8]:
+    """float32[rows, width] -> uint8[rows, row_bytes] in the format `kind`. Quantized by llama.cpp itself.
+
+    importance  float32[width], mean square of what each column is multiplied with: errors there weigh more
+    """
     rows, width = values.shape
     values = np.ascontiguousarray(values, np.float32)
     if kind == "F32":
@@ -97,7 +108,12 @@ def encode(values: FloatArray, kind: str) -> npt.NDArray[np.uint8]:
         bits = values.view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).view(np.uint8)
     out = np.empty((rows, row_bytes(kind, width)), np.uint8)
-    written = _quantizer()(TYPE_IDS[kind], values.ctypes.data, out.ctypes.data, 0, rows, width, None)
+    weights = None
+    if importance is not None:
+        if importance.shape != (width,) or importance.dtype != np.float32:
+            raise ValueError(f"importance: expected float32[{width}], got {importance.dtype}{list(importance.shape)}")
+        weights = np.ascontiguousarray(importance).ctypes.data
+    written = _quantizer()(TYPE_IDS[kind], values.ctypes.data, out.ctypes.data, 0, rows, width, weights)
     if written != out.nbytes:
         raise BackendError(f"llama.cpp wrote {written} bytes of {kind}, expected {out.nbytes}", "llama.cpp")
     return out

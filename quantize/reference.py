@@ -4,26 +4,64 @@ checked against. Slow and simple; layers are read as they are needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from beingh0_edge.types import FloatArray, IntArray
 
-from .checkpoint import EMBEDDING, HEAD, LANGUAGE, PROJECTOR, VISION, Checkpoint
+from .checkpoint import EMBEDDING, HEAD, LANGUAGE, PROJECTOR, VISION, Checkpoint, Progress
 from .write_onnx import PROJECTOR_EPS, resize_positions
+
+Observe = Callable[[str, FloatArray], None]
+"""Called with (GGUF name of a matrix, float32[T, width] that it is multiplied with)."""
 
 
 def hidden_states(checkpoint: Checkpoint, input_ids: IntArray, visual: FloatArray | None,
                   image_token: int) -> FloatArray:
     """Prompt ids -> float32[T, hidden], after the final norm. `visual` fills the image_token places."""
-    c = checkpoint.config.language
+    return all_hidden_states(checkpoint, [embedded(checkpoint, input_ids, visual, image_token)])[0]
+
+
+def embedded(checkpoint: Checkpoint, input_ids: IntArray, visual: FloatArray | None, image_token: int) -> FloatArray:
+    """float32[T, hidden]: what the first layer reads."""
     x = np.stack([checkpoint.rows(EMBEDDING, int(i), int(i) + 1)[0] for i in input_ids])
     if visual is not None:
         x[input_ids == image_token] = visual
-    steps = np.arange(len(x))
-    angle = steps[:, None] * c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
+    return x
+
+
+def all_hidden_states(checkpoint: Checkpoint, sequences: Sequence[FloatArray], observe: Observe | None = None,
+                      progress: Progress | None = None) -> list[FloatArray]:
+    """Embedded sequences -> their states after the final norm. Every layer is read once for all of them."""
+    c, states = checkpoint.config.language, list(sequences)
+    for i in range(c.layers):
+        w = {name: checkpoint.tensor(f"{LANGUAGE}model.layers.{i}.{name}") for name in _LAYER}
+        states = [_layer(checkpoint, w, i, x, observe) for x in states]
+        if progress:
+            progress(i + 1, c.layers, f"observing layer {i}")
+    norm = checkpoint.tensor(LANGUAGE + "model.norm.weight")
+    return [rms_norm(x, norm, c.eps) for x in states]
+
+
+_LAYER = (*(f"self_attn.{n}_proj.{kind}" for n in "qkv" for kind in ("weight", "bias")), "self_attn.o_proj.weight",
+          "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight", "input_layernorm.weight",
+          "post_attention_layernorm.weight")
+
+
+def _layer(checkpoint: Checkpoint, w: Mapping[str, FloatArray], i: int, x: FloatArray,
+           observe: Observe | None) -> FloatArray:
+    c = checkpoint.config.language
+    angle = np.arange(len(x))[:, None] * c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
     cos: FloatArray = np.tile(np.cos(angle), 2).astype(np.float32)[:, None]
     sin: FloatArray = np.tile(np.sin(angle), 2).astype(np.float32)[:, None]
     future = np.triu(np.full((len(x), len(x)), -np.inf, np.float32), 1)
+
+    def product(t: FloatArray, name: str, gguf: str) -> FloatArray:
+        if observe:
+            observe(f"blk.{i}.{gguf}.weight", t)
+        out: FloatArray = t @ w[f"{name}.weight"].T
+        return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
 
     def rotate(t: FloatArray) -> FloatArray:
         first, second = np.split(t, 2, axis=-1)
@@ -31,23 +69,16 @@ def hidden_states(checkpoint: Checkpoint, input_ids: IntArray, visual: FloatArra
         turned: FloatArray = t * cos + crossed * sin
         return turned
 
-    for i in range(c.layers):
-        layer = f"{LANGUAGE}model.layers.{i}."
-
-        def linear(t: FloatArray, name: str, bias: bool = False, layer: str = layer) -> FloatArray:
-            out: FloatArray = t @ checkpoint.tensor(f"{layer}{name}.weight").T
-            return out + checkpoint.tensor(f"{layer}{name}.bias") if bias else out
-
-        y = rms_norm(x, checkpoint.tensor(layer + "input_layernorm.weight"), c.eps)
-        q = rotate(linear(y, "self_attn.q_proj", bias=True).reshape(len(x), c.heads, c.head_dim))
-        k = rotate(linear(y, "self_attn.k_proj", bias=True).reshape(len(x), c.kv_heads, c.head_dim))
-        v = linear(y, "self_attn.v_proj", bias=True).reshape(len(x), c.kv_heads, c.head_dim)
-        k, v = (np.repeat(t, c.heads // c.kv_heads, axis=1) for t in (k, v))
-        x = x + linear(attend(q, k, v, future), "self_attn.o_proj")
-        y = rms_norm(x, checkpoint.tensor(layer + "post_attention_layernorm.weight"), c.eps)
-        gate = linear(y, "mlp.gate_proj")
-        x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "mlp.up_proj"), "mlp.down_proj")
-    return rms_norm(x, checkpoint.tensor(LANGUAGE + "model.norm.weight"), c.eps)
+    y = rms_norm(x, w["input_layernorm.weight"], c.eps)
+    q = rotate(product(y, "self_attn.q_proj", "attn_q").reshape(len(x), c.heads, c.head_dim))
+    k = rotate(product(y, "self_attn.k_proj", "attn_k").reshape(len(x), c.kv_heads, c.head_dim))
+    v = product(y, "self_attn.v_proj", "attn_v").reshape(len(x), c.kv_heads, c.head_dim)
+    k, v = (np.repeat(t, c.heads // c.kv_heads, axis=1) for t in (k, v))
+    x = x + product(attend(q, k, v, future), "self_attn.o_proj", "attn_output")
+    y = rms_norm(x, w["post_attention_layernorm.weight"], c.eps)
+    gate = product(y, "mlp.gate_proj", "ffn_gate")
+    opened = gate / (1 + np.exp(-gate)) * product(y, "mlp.up_proj", "ffn_up")
+    return x + product(opened, "mlp.down_proj", "ffn_down")
 
 
 def logits(checkpoint: Checkpoint, states: FloatArray, ids: IntArray) -> FloatArray:

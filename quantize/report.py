@@ -68,19 +68,20 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def add_report(checkpoint_dir: str | Path, bundle: Bundle, samples: Sequence[Sample], source: str, *,
                tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
-               threads: int | None = None, progress: Progress | None = None) -> Bundle:
+               exact: Bundle | None = None, threads: int | None = None, progress: Progress | None = None) -> Bundle:
     """Measures the bundle against its checkpoint, writes the report into it, and returns it with its new manifest.
 
     source                    what the samples are, for people
     tokenizer_folders, hands  as given to build_bundle
+    exact                     an F32 bundle of the checkpoint, if there is one already
     Raises                    what build_bundle and measure raise; the bundle is then as it was.
 
     For the greedy answers an F32 bundle lies beside this one for a while.
     """
     checkpoint = Checkpoint(Path(checkpoint_dir))
     with TemporaryDirectory(prefix=".beingh0-", suffix=".exact", dir=bundle.root.parent) as scratch:
-        exact = build_bundle(checkpoint_dir, Path(scratch) / "exact", quant="F32", vision="fp32",
-                             tokenizer_folders=tokenizer_folders, hands=hands, progress=progress)
+        exact = exact or build_bundle(checkpoint_dir, Path(scratch) / "exact", quant="F32", vision="fp32",
+                                      tokenizer_folders=tokenizer_folders, hands=hands, progress=progress)
         original, policy = Policy.load(exact, threads=threads), Policy.load(bundle, threads=threads)
         try:
             measured = measure(Original(original, checkpoint), policy, samples, progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from beingh0_edge.bundle import EmbeddingsSpec, LanguageSpec
 from beingh0_edge.errors import BundleError
@@ -15,7 +16,7 @@ from beingh0_edge.tokens import Vocabulary
 from beingh0_edge.types import FloatArray, IntArray
 
 from .checkpoint import EMBEDDING, HEAD, LANGUAGE, Checkpoint, Progress
-from .quant_types import TYPE_IDS, encode, row_bytes, tensor_type
+from .quant_types import TYPE_IDS, encode, row_bytes, tensor_type, uses_importance
 
 _ROWS_AT_ONCE = 4096
 _LAYER_NAMES = {
@@ -34,13 +35,33 @@ def language_spec(checkpoint: Checkpoint, file: str, vocabulary: Vocabulary, qua
         context=c.context, rms_norm_eps=c.eps, rope_theta=c.rope_theta, tied=checkpoint.tied)
 
 
+class Encoder:
+    """Tensors of a language model in llama.cpp's formats."""
+
+    def __init__(self, checkpoint: Checkpoint, vocabulary: Vocabulary,
+                 importance: Mapping[str, FloatArray] | None = None) -> None:
+        self._source, self._vocabulary, self._importance = checkpoint, vocabulary, importance or {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], kind: str) -> npt.NDArray[np.uint8]:
+        """uint8[rows, bytes of a row]; vectors are one row."""
+        data = np.empty((shape[0] if len(shape) == 2 else 1, row_bytes(kind, shape[-1])), np.uint8)
+        weights, at = self._importance.get(name) if uses_importance(kind) else None, 0
+        for part in _source_rows(self._source, name, self._vocabulary):
+            data[at : at + len(part)] = encode(part, kind, weights)
+            at += len(part)
+        return data
+
+
 def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant: str, *,
                tokenizer: Path | None = None, overrides: Mapping[str, str] | None = None,
+               importance: Mapping[str, FloatArray] | None = None, encoder: Encoder | None = None,
                progress: Progress | None = None) -> LanguageSpec:
     """Writes the language model and returns what the manifest says about it.
 
     vocabulary  the rows to keep; a full one takes its text tokens from `tokenizer` (tokenizer.json) if given
     overrides   see quant_types.tensor_type
+    importance  GGUF name -> float32[width], see quant_types.encode
+    encoder     what makes the bytes; default: one with this importance
     """
     import gguf
 
@@ -73,15 +94,10 @@ def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        encoder = encoder or Encoder(checkpoint, vocabulary, importance)
         total, done = sum(4 * int(np.prod(shape)) for shape in shapes.values()), 0
         for name, shape in shapes.items():
-            rows = shape[0] if len(shape) == 2 else 1
-            data = np.empty((rows, row_bytes(types[name], shape[-1])), np.uint8)
-            at = 0
-            for part in _source_rows(checkpoint, name, vocabulary):
-                data[at : at + len(part)] = encode(part, types[name])
-                at += len(part)
-            writer.write_tensor_data(data)
+            writer.write_tensor_data(encoder(name, shape, types[name]))
             done += 4 * int(np.prod(shape))
             if progress:
                 progress(done, total, f"language model {name} -> {types[name]}")

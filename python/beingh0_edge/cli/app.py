@@ -218,12 +218,26 @@ def convert(
     layout: Annotated[str, typer.Option(
         metavar="trimmed|full", help="Keep only the rows that motion needs, or the whole vocabulary.")] = "trimmed",
     quant: Annotated[str, typer.Option(
-        metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ...")] = "Q8_0",
+        metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ..., or "
+                             "Q4_MIX: 4 bits, and more where a search finds that they pay.")] = "Q8_0",
     vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32, fp16 or int8.")] = "fp16",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     report: Annotated[int, typer.Option(
         parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "
                                                 "the float32 model lies beside it for a while. 0: no report.")] = 3,
+    imatrix: Annotated[str, typer.Option(
+        metavar="auto|none|FILE", help="Importance of columns for types below 8 bits: measured on prompts and motion, "
+                                       "none, or a file of llama.cpp's.")] = "auto",
+    budget: Annotated[float, typer.Option(metavar="SHARE",
+                                          help="Q4_MIX: how many more bytes per id it may find.")] = 0.25,
+    questions: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+                                           help="Questions that importance and search are measured on.")] = 8,
+    override: Annotated[list[str] | None, typer.Option(
+        metavar="PATTERN=TYPE", show_default=False,
+        help="Another type for the tensors a pattern matches, e.g. 'output.weight=Q8_0'. Repeat it.")] = None,
+    mmproj: Annotated[str | None, typer.Option(
+        metavar="TYPE", show_default=False, help="Also write mmproj.gguf, the vision tower for llama.cpp's own tools: "
+                                                 "F32, F16, BF16 or Q8_0.")] = None,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="Only list what would be read and written, after checking all but the values.")] = False,
 ) -> None:
@@ -235,7 +249,8 @@ def convert(
     from .convert import Request, run_convert
 
     typer.echo(run_convert(Request(checkpoint, out, tokenizer, mano_left, mano_right, layout, quant, vision,
-                                   overwrite, report), dry_run))
+                                   overwrite, report, imatrix, budget, questions, tuple(override or ()), mmproj),
+                           dry_run))
 
 
 @app.command()
@@ -251,7 +266,7 @@ def export(
     vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32 or fp16.")] = "fp16",
     static: Annotated[str | None, typer.Option(
         metavar="PROMPT,CACHE", show_default=False,
-        help="Fixed lengths in tokens, batch 1, as TensorRT likes them: a graph for the prompt and one per id.")] = None,
+        help="Fixed lengths in tokens, batch 1, as TensorRT likes: a graph for the prompt and one per id.")] = None,
     check: Annotated[bool, typer.Option(
         help="Run every graph once in ONNX Runtime and compare with plain numpy.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace graphs that are already there.")] = False,

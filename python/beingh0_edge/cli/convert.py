@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
@@ -17,7 +18,7 @@ from ..hub import hub_files, is_hub_id, local_folder
 from .tables import table
 
 if TYPE_CHECKING:
-    from ..quantize import Plan
+    from ..quantize import Choices, Plan
 
 _TERMINAL_EVERY_S, _LOG_EVERY_S = 0.2, 10.0
 _BYTES = ("checking", "language")  # stages that count bytes; the others count layers or samples
@@ -37,9 +38,28 @@ class Request:
     vision: str = "fp16"
     overwrite: bool = False
     report: int = 3
+    imatrix: str = "auto"
+    budget: float = 0.25
+    questions: int = 8
+    override: tuple[str, ...] = ()
+    mmproj: str | None = None
 
     def folders(self) -> list[str] | None:
         return folders_of(self.tokenizer)
+
+    def overrides(self) -> dict[str, str]:
+        """Raises ValueError for anything that is not PATTERN=TYPE."""
+        pairs = [text.split("=") for text in self.override]
+        if bad := [text for text, pair in zip(self.override, pairs, strict=True) if len(pair) != 2 or not all(pair)]:
+            raise ValueError(f"--override: expected PATTERN=TYPE, got {bad[0]!r}")
+        return {pattern: kind for pattern, kind in pairs}
+
+    def tuned(self) -> bool:
+        """Whether importance is measured: where the type can use it, or a search needs it."""
+        from ..quantize.quant_types import SEARCHED, uses_importance
+
+        kinds = [self.quant, *self.overrides().values()]
+        return self.quant in SEARCHED or (self.imatrix == "auto" and any(map(uses_importance, kinds)))
 
     def hands(self) -> dict[str, Path] | None:
         given = {"left": self.mano_left, "right": self.mano_right}
@@ -58,13 +78,15 @@ def folders_of(tokenizer: str | None) -> list[str] | None:
 
 def run_convert(request: Request, dry_run: bool) -> str:
     """Converts, or with `dry_run` only tells what that would take. Raises ValueError, BundleError, BackendError."""
-    from ..quantize import add_report, build_bundle, plan_bundle
+    from ..quantize import plan_bundle
     from ..quantize.build import check_target
 
     if request.report < 0:
         raise ValueError(f"--report: expected a whole number from 0 on, got {request.report}")
+    if request.questions < 1:
+        raise ValueError(f"--questions: expected a whole number from 1 on, got {request.questions}")
     names = request.folders()
-    wanted = _choices(request, names)
+    _choices(request, names)  # refuses what cannot be before anything is downloaded
     check_target(request.out, request.overwrite)
     remote = [name for name in (request.checkpoint, *(names or ())) if is_hub_id(name)]
     if dry_run and remote:
@@ -76,30 +98,55 @@ def run_convert(request: Request, dry_run: bool) -> str:
     if dry_run:
         return _as_text(plan, request)
     needed = sum(plan.writes.values())
-    if request.report:
-        needed += sum(plan_bundle(checkpoint, replace(choices, quant="F32", vision="fp32")).writes.values())
+    if request.report or request.tuned():
+        needed += sum(plan_bundle(checkpoint, replace(choices, layout="trimmed", quant="F32", vision="fp32",
+                                                      overrides={}, mmproj=None)).writes.values())
     _check_space(request.out, needed)
-    from .samples import calibration_frames, samples_for
-
     meter = Meter()
     with quiet():
-        bundle = build_bundle(
-            checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
-            tokenizer_folders=folders, hands=request.hands(), overwrite=request.overwrite, progress=meter,
-            calibration=calibration_frames, origin=request.checkpoint if is_hub_id(request.checkpoint) else None)
-        if request.report:
-            samples, source = samples_for(bundle, request.report)
-            bundle = add_report(checkpoint, bundle, samples, source, tokenizer_folders=folders,
-                                hands=request.hands(), progress=meter)
+        bundle = _convert(request, checkpoint, folders, choices, meter)
     meter.close()
     return _summary(bundle)
 
 
-def _choices(request: Request, folders: Any) -> Any:
+def _convert(request: Request, checkpoint: Path, folders: list[Path] | None, wanted: Choices, meter: Meter) -> Bundle:
+    """With a report or tuning, the float32 model lies beside the bundle for a while and answers the questions."""
+    from ..quantize import add_report, build_bundle
+    from ..quantize.checkpoint import Checkpoint
+    from ..quantize.importance import load_importance
+    from ..quantize.tune import tune
+    from .samples import TUNING_SEED, calibration_frames, samples_for
+
+    given = {"tokenizer_folders": folders, "hands": request.hands(), "progress": meter}
+    importance = None if request.imatrix in ("auto", "none") else load_importance(Path(request.imatrix))
+    overrides, provenance = request.overrides(), {}
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".beingh0-", suffix=".exact", dir=request.out.parent) as scratch:
+        exact = None
+        if request.report or request.tuned():
+            exact = build_bundle(checkpoint, Path(scratch) / "exact", quant="F32", vision="fp32", **given)
+        if exact and request.tuned():
+            samples, source = samples_for(exact, request.questions, TUNING_SEED)
+            tuned = tune(Checkpoint(checkpoint), exact, samples, source, quant=wanted.quant, budget=request.budget,
+                         progress=meter)
+            importance, overrides, provenance = tuned.importance, tuned.overrides | overrides, tuned.provenance()
+        bundle = build_bundle(
+            checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
+            overrides=overrides, importance=importance, mmproj=wanted.mmproj, overwrite=request.overwrite,
+            calibration=calibration_frames, origin=request.checkpoint if is_hub_id(request.checkpoint) else None,
+            provenance=provenance, **given)
+        if exact and request.report:
+            samples, source = samples_for(bundle, request.report)
+            bundle = add_report(checkpoint, bundle, samples, source, exact=exact, **given)
+    return bundle
+
+
+def _choices(request: Request, folders: Any) -> Choices:
     from ..quantize import Choices
 
     precision: Any = request.vision  # Choices refuses what it does not know
-    return Choices(request.layout, request.quant, precision, "fp32", folders, request.hands(), {})
+    return Choices(request.layout, request.quant, precision, "fp32", folders, request.hands(), request.overrides(),
+                   mmproj=request.mmproj)
 
 
 def _downloads(names: list[str]) -> str:
