@@ -117,9 +117,11 @@ def _convert(request: Request, checkpoint: Path, folders: list[Path] | None, wan
     from ..quantize.tune import tune
     from .samples import TUNING_SEED, calibration_frames, samples_for
 
-    given = {"tokenizer_folders": folders, "hands": request.hands(), "progress": meter}
+    given: dict[str, Any] = {"tokenizer_folders": folders, "hands": request.hands(), "progress": meter}
     importance = None if request.imatrix in ("auto", "none") else load_importance(Path(request.imatrix))
-    overrides, provenance = request.overrides(), {}
+    overrides: dict[str, str] = request.overrides()
+    provenance: dict[str, Any] = {}
+    layout: Any = wanted.layout
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".beingh0-", suffix=".exact", dir=request.out.parent) as scratch:
         exact = None
@@ -131,7 +133,7 @@ def _convert(request: Request, checkpoint: Path, folders: list[Path] | None, wan
                          progress=meter)
             importance, overrides, provenance = tuned.importance, tuned.overrides | overrides, tuned.provenance()
         bundle = build_bundle(
-            checkpoint, request.out, layout=wanted.layout, quant=wanted.quant, vision=wanted.vision,
+            checkpoint, request.out, layout=layout, quant=wanted.quant, vision=wanted.vision,
             overrides=overrides, importance=importance, mmproj=wanted.mmproj, overwrite=request.overwrite,
             calibration=calibration_frames, origin=request.checkpoint if is_hub_id(request.checkpoint) else None,
             provenance=provenance, **given)
