@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CODECS": "codecs", "HANDS": "hands", "Bridge": "bridge", "HandLog": "state", "HandSpec": "hands",
     "HandState": "state", "Joint": "hands", "RegisterReply": "codecs", "RunningSimulator": "simulators",
-    "Safety": "safety", "available_ports": "ports", "codec": "codecs", "hand_spec": "hands",
-    "start_simulator": "simulators",
+    "Safety": "safety", "SharedHand": "sharing", "available_ports": "ports", "codec": "codecs",
+    "estop_shared": "sharing", "hand_spec": "hands", "shared_names": "sharing", "start_simulator": "simulators",
 }
 
 __all__ = [  # spelled out: type checkers read it
     "CODECS", "HANDS", "Bridge", "HandLog", "HandSpec", "HandState", "Joint", "RegisterReply",
-    "RunningSimulator", "Safety", "available_ports", "codec", "hand_spec", "start_simulator",
+    "RunningSimulator", "Safety", "SharedHand", "available_ports", "codec", "estop_shared", "hand_spec",
+    "shared_names", "start_simulator",
 ]
 
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
     from beingh0_edge.firmware_bridge.hands import HANDS, HandSpec, Joint, hand_spec
     from beingh0_edge.firmware_bridge.ports import available_ports
     from beingh0_edge.firmware_bridge.safety import Safety
+    from beingh0_edge.firmware_bridge.sharing import SharedHand, estop_shared, shared_names
     from beingh0_edge.firmware_bridge.simulators import RunningSimulator, start_simulator
     from beingh0_edge.firmware_bridge.state import HandLog, HandState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
 from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.hands import Connection, HandSpec, OptionValue, check_side, hand_spec
-from beingh0_edge.firmware_bridge.ports import explain_open_failure
+from beingh0_edge.firmware_bridge.ports import explain_open_failure, stable_name
+from beingh0_edge.firmware_bridge.remote import PREFIX, TAKEN, RemoteLoop, Server
 from beingh0_edge.firmware_bridge.safety import Safety
+from beingh0_edge.firmware_bridge.sharing import Registration
 from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
 from beingh0_edge.firmware_bridge.state import Array, HandLog, HandState
 from beingh0_edge.types import HandTrajectory, Side
@@ -37,29 +39,35 @@ class Bridge:
     Leaving the block stops the hand and closes the port. All methods may be called from any thread.
     """
 
-    def __init__(self, spec: HandSpec, side: Side, port: str, loop: _bridge.Loop, limits: _bridge.Limits,
-                 simulator: RunningSimulator | None) -> None:
+    def __init__(self, spec: HandSpec, side: Side, port: str, loop: _bridge.Loop | RemoteLoop, limits: _bridge.Limits,
+                 simulator: RunningSimulator | None, registration: Registration | None = None) -> None:
         self.spec = spec
         self.side = side
         self.port = port
         self._loop = loop
         self._limits = limits
         self._simulator = simulator
+        self._registration = registration
         # Also when the user forgets the with block: stop and close when this object or the interpreter goes.
-        self._finalizer = weakref.finalize(self, _close, loop, simulator)
+        self._finalizer = weakref.finalize(self, _close, loop, simulator, registration)
 
     @classmethod
     def open(cls, name: str, port: str, *, side: str = "right", rate_hz: float | None = None,
              device_id: int | None = None, baud: int | None = None, safety: Safety | None = None,
-             reply_timeout_s: float = 0.030, realtime_priority: int = 70, **options: OptionValue) -> Bridge:
+             reply_timeout_s: float = 0.030, realtime_priority: int = 70, share: str | None = None,
+             **options: OptionValue) -> Bridge:
         """Connects to a hand, checks that it is the hand, sets its own limits, starts the loop.
 
         name               a hand of `HANDS`
         port               a serial port; `HOST[:NUMBER]` for hands on a network; `can0` or `slcan:/dev/ttyACM0`
-                           for hands on CAN; or `sim:NAME[?options]` for a simulated hand
+                           for hands on CAN; `sim:NAME[?options]` for a simulated hand; or `bridge:NAME` for a hand
+                           that `beingh0 bridge` drives in a process of its own. A serial port that has a stable name
+                           (/dev/serial/by-id) is opened by that, so that it is found again after unplugging
         rate_hz            cycles per second; the hand's default if None
         safety             when to stop by itself; the hand's own `HANDS[name].safety` if None
         realtime_priority  SCHED_FIFO priority of the loop, 0 for none
+        share              a name under which other processes see the hand and can stop it, also when this one hangs or
+                           was killed: `beingh0 hand estop NAME`, `estop_shared`
         options            the hand's own, see `HANDS[name].options`; for Inspire hands speed, force_g (SPEED_SET and
                            FORCE_SET, written once and read back) and family
 
@@ -89,15 +97,25 @@ class Bridge:
 
         limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2,
                                 spec.max_jerk_rad_s3)
-        simulator = start_simulator(port) if is_simulated(port) else None
+        if port.startswith(PREFIX):
+            return cls._of_process(spec, which, port, limits)
+        registration = None if share is None else Registration(share)
+        simulator = None
         try:
-            place = port if simulator is None else simulator.port
+            simulator = start_simulator(port) if is_simulated(port) else None
+            place = stable_name(port) if simulator is None else simulator.port
             to = Connection(place, which, line_rate, address, rate, reply_timeout_s, limits)
             loop = _bridge.start_loop(spec.driver(to, chosen), limits, (safety or spec.safety).native(), rate,
-                                      realtime_priority)
+                                      realtime_priority, "" if registration is None else str(registration.fresh_page))
+            if registration is not None:
+                registration.publish({
+                    "hand": name, "side": which, "port": place, "baud": line_rate, "device_id": address,
+                    "rate_hz": rate, "reply_timeout_s": reply_timeout_s, "options": dict(chosen)})
         except BaseException as error:
             if simulator is not None:
                 simulator.close()
+            if registration is not None:
+                registration.close()
             if isinstance(error, _bridge.NoReply):
                 raise TransportTimeout(f"{error} (asked for id {address}, {line_rate} baud)"
                                        if spec.wire in ("rs485", "modbus") else str(error), name) from None
@@ -106,7 +124,7 @@ class Bridge:
             if isinstance(error, OSError):
                 raise TransportError(explain_open_failure(port, error), name) from None
             raise
-        hand = cls(spec, which, port, loop, limits, simulator)
+        hand = cls(spec, which, port, loop, limits, simulator, registration)
         snapshot = loop.snapshot()
         if realtime_priority and not snapshot["realtime"]:
             _log.warning("%s on %s: no real-time priority (allow it with 'rtprio 99' in limits.conf); cycles "
@@ -114,6 +132,21 @@ class Bridge:
         _log.info("%s on %s: connected, %g Hz", name, port, rate)
         hand._wait_until_talking()
         return hand
+
+    @classmethod
+    def _of_process(cls, spec: HandSpec, side: Side, port: str, limits: _bridge.Limits) -> Bridge:
+        loop = RemoteLoop(port.removeprefix(PREFIX))
+        about = loop.about
+        if (about.hand, about.side) != (spec.name, side):
+            loop.close()
+            raise HandError(f"{port} drives a {about.side} {about.hand}, not a {side} {spec.name}", spec.name)
+        return cls(spec, side, port, loop, limits, None)
+
+    def serve(self, report: Callable[[str], None]) -> Server:
+        """Lets other processes drive this hand as `bridge:NAME`; it must have been opened with `share`."""
+        if self._registration is None or not isinstance(self._loop, _bridge.Loop):
+            raise ValueError("serve: expected a hand of this process, opened with share=NAME")
+        return Server(self._loop, self._limits, self._registration.name, report)
 
     # -- commands
 
@@ -194,6 +227,15 @@ class Bridge:
         snapshot = self._loop.snapshot()
         if snapshot["state"] == "fault":
             raise self._state_error(snapshot, "reset")
+
+    def calibrate(self) -> None:
+        """Starts what `spec.calibration` says (for an Inspire hand: zeroes its force sensors); returns at once.
+
+        Raises ValueError if there is nothing to calibrate, HandError if the hand is not idle.
+        """
+        if not self.spec.calibration:
+            raise ValueError(f"{self.spec.name}: there is nothing to calibrate")
+        self._check(self._loop.calibrate(), "calibrate")
 
     def close(self) -> None:
         """Stops the hand, ends the loop, closes the port. May be called twice."""
@@ -281,6 +323,8 @@ class Bridge:
                              name, recent, code)
         if state == "estop":
             return HandError(f"{name}: {what}: e-stop is latched; reset() and arm()", name, recent)
+        if verdict == TAKEN:
+            return HandError(f"{name}: {what}: another process drives this hand", name, recent)
         if verdict == "outside_range":
             far = [joint for joint, q, low, high in zip(self.spec.joint_names, snapshot["q_rad"], self.spec.lower_rad,
                                                         self.spec.upper_rad, strict=True) if not low <= q <= high]
@@ -289,6 +333,8 @@ class Bridge:
         if verdict == "needs_rearm":
             return HandError(f"{name}: {what}: the hand holds ({reason}) and the pause or the way to the new "
                              "trajectory is too long to go on by itself; arm() first", name, recent)
+        if verdict == "not_idle":
+            return HandError(f"{name}: {what}: the hand is {state}; expected idle, before arm()", name, recent)
         if verdict == "not_armed":
             return HandError(f"{name}: {what}: the hand is {state}; arm() first", name, recent)
         return HandError(f"{name}: {what}: the hand is in {state} ({reason})", name, recent)
@@ -306,12 +352,15 @@ class Bridge:
     def _wait_until_talking(self) -> None:
         """Until the hand has reported its pose and its errors once, or will not."""
         give_up = time.monotonic() + 2.0
-        while self._loop.snapshot()["state"] == "connected" and time.monotonic() < give_up:
+        while self._loop.snapshot()["state"] in ("connected", "disconnected") and time.monotonic() < give_up:
             time.sleep(0.002)
 
 
-def _close(loop: _bridge.Loop, simulator: RunningSimulator | None) -> None:
+def _close(loop: _bridge.Loop | RemoteLoop, simulator: RunningSimulator | None,
+           registration: Registration | None) -> None:
     loop.close()
+    if registration is not None:
+        registration.close()
     if simulator is not None:
         simulator.close()
 

@@ -21,6 +21,18 @@ def available_ports() -> list[str]:
     return [path for pattern in _PATTERNS for path in sorted(glob.glob(pattern))]
 
 
+def stable_name(port: str, links: str = "/dev/serial/by-id") -> str:
+    """The name under which a serial port is found again after it was unplugged: /dev/ttyUSB0 may come back as ttyUSB1.
+
+    `port` itself where there is no such name. `slcan:` in front stays.
+    """
+    prefix, path = ("slcan:", port.removeprefix("slcan:")) if port.startswith("slcan:") else ("", port)
+    for link in sorted(glob.glob(os.path.join(links, "*"))):
+        if os.path.realpath(link) == os.path.realpath(path) and os.path.exists(path):
+            return prefix + link
+    return port
+
+
 def explain_open_failure(port: str, error: OSError) -> str:
     """One line for a person: what is wrong with `port` and what is possible instead."""
     ports = available_ports()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,7 @@ class HandState:
         fields = dict(snapshot)
         q_age_s = now_s - fields.pop("measured_t_s")
         fields.pop("stop_delivered")
+        fields.pop("thread")
         return HandState(joint_names=joint_names, q_age_s=q_age_s, **fields)
 
 
@@ -67,8 +71,8 @@ class HandState:
 class HandLog:
     """The cycles the bridge remembers (the last 8192), oldest first.
 
-    t_s float64[N] monotonic; late_ms float64[N]; q_rad, q_cmd_rad, force_g float64[N, J]; state, reason, read
-    and written: N words each (read and written are the outcomes of the cycle's transactions).
+    t_s float64[N] monotonic; late_ms float64[N]; q_rad, q_cmd_rad, force_g, current_a float64[N, J]; state, reason,
+    read and written: N words each (read and written are the outcomes of the cycle's transactions).
     """
 
     joint_names: tuple[str, ...]
@@ -77,6 +81,7 @@ class HandLog:
     q_rad: Array
     q_cmd_rad: Array
     force_g: Array
+    current_a: Array
     state: tuple[str, ...]
     reason: tuple[str, ...]
     read: tuple[str, ...]
@@ -87,6 +92,52 @@ class HandLog:
         """From what the loop remembers."""
         return HandLog(
             joint_names=joint_names, t_s=recent["t_s"], late_ms=recent["late_ms"], q_rad=recent["q_rad"],
-            q_cmd_rad=recent["q_cmd_rad"], force_g=recent["force_g"], state=tuple(recent["state"]),
-            reason=tuple(recent["reason"]), read=tuple(recent["read"]), written=tuple(recent["written"]),
+            q_cmd_rad=recent["q_cmd_rad"], force_g=recent["force_g"], current_a=recent["current_a"],
+            state=tuple(recent["state"]), reason=tuple(recent["reason"]), read=tuple(recent["read"]),
+            written=tuple(recent["written"]),
         )
+
+    def after(self, t_s: float) -> HandLog:
+        """The cycles after a moment of the monotonic clock."""
+        begin = int(np.searchsorted(self.t_s, t_s, side="right"))
+        later: dict[str, Any] = {name: getattr(self, name)[begin:] for name in _PER_CYCLE}
+        return HandLog(self.joint_names, **later)
+
+    @staticmethod
+    def joined(parts: Sequence[HandLog]) -> HandLog:
+        """Logs of one hand, one after the other."""
+        whole: dict[str, Any] = {
+            name: tuple(word for part in parts for word in getattr(part, name)) if name in _WORDS
+            else np.concatenate([getattr(part, name) for part in parts]) for name in _PER_CYCLE}
+        return HandLog(parts[0].joint_names, **whole)
+
+    def save(self, path: Path, hand: str, side: str) -> None:
+        """Writes a .npz that `load` and numpy read; whole or not at all."""
+        columns: dict[str, Any] = {name: np.array(getattr(self, name)) for name in _PER_CYCLE}
+        fresh = path.with_name(f".{path.name}.partial")
+        with open(fresh, "wb") as file:
+            np.savez_compressed(file, hand=np.array(hand), side=np.array(side), joint_names=np.array(self.joint_names),
+                                **columns)
+        os.replace(fresh, path)
+
+    @staticmethod
+    def load(path: Path) -> tuple[HandLog, str, str]:
+        """(log, hand, side) of a saved log. Raises ValueError if the file is no such log, OSError."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in ("hand", "side", "joint_names", *_PER_CYCLE)}
+        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: not a log of a hand ({error})") from None
+        names = tuple(str(name) for name in found["joint_names"])
+        cycles = len(found["t_s"])
+        for name in _PER_CYCLE:
+            wanted = (cycles,) if name in _WORDS or name in ("t_s", "late_ms") else (cycles, len(names))
+            if found[name].shape != wanted:
+                raise ValueError(f"{path}: {name}: expected shape {list(wanted)}, got {list(found[name].shape)}")
+        columns: dict[str, Any] = {
+            name: tuple(str(word) for word in found[name]) if name in _WORDS else found[name] for name in _PER_CYCLE}
+        return HandLog(names, **columns), str(found["hand"]), str(found["side"])
+
+
+_PER_CYCLE = tuple(field.name for field in fields(HandLog) if field.name != "joint_names")
+_WORDS = ("state", "reason", "read", "written")

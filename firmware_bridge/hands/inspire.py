@@ -55,6 +55,7 @@ INSPIRE_RH56 = HandSpec(
         "force_g": Option(500, "FORCE_SET of all fingers: closing stops there", (1, 1000)),
         "family": Option(None, "'A' vouches for register map A when the hand is not recognised", choices=(None, "A")),
     }),
+    calibration="zeroes the force sensors: fingers open, nothing touched, for 15 seconds",
     driver=_driver("rs485"),
     source="RH56DFTP user manual V1.0.0, RH56 R1 manual V1.0.0, and drivers that agree with them",
 )

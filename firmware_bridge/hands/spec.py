@@ -98,6 +98,7 @@ class HandSpec:
     driver          makes the driver that speaks to it; opens nothing yet
     error_bits      names of the bits in `HandState.error_bits`
     safe_stop       what the hand does on a stop, a fault and an e-stop
+    calibration     what `Bridge.calibrate` does, and what the hand needs for it; empty: nothing
     safety          when the bridge stops this hand by itself, unless told otherwise
     """
 
@@ -116,6 +117,7 @@ class HandSpec:
     left_device_id: int | None = None
     device_ids: tuple[int, int] = (1, 254)
     safe_stop: str = "the measured pose becomes the target"
+    calibration: str = ""
     safety: Safety = field(default_factory=Safety)
 
     def device_id_of(self, side: Side) -> int:

@@ -112,6 +112,14 @@ void bind_core(nb::module_& m) {
                      if (!self.trajectory) throw std::invalid_argument("this prepared trajectory has been used");
                      return self.trajectory->brake_s();
                    })
+      .def("points",
+           [](const Prepared& self) {
+             if (!self.trajectory) throw std::invalid_argument("this prepared trajectory has been used");
+             const std::size_t n = self.trajectory->times().size();
+             return nb::make_tuple(own(std::vector<double>(self.trajectory->times()), {n}),
+                                   own(std::vector<double>(self.trajectory->points()),
+                                       {n, self.trajectory->points().size() / n}));
+           })
       .def("sample",
            [](const Prepared& self, double t_s, int joints) {
              if (!self.trajectory) throw std::invalid_argument("this prepared trajectory has been used");

@@ -22,10 +22,11 @@ nb::dict as_dict(const BusCounts& counts) {
   return out;
 }
 
-nb::dict snapshot_dict(const Loop& loop) {
-  const Snapshot s = loop.snapshot();
-  const Grants grants = loop.grants();
-  const int n = loop.joints();
+nb::dict snapshot_dict(const SharedPage& page) {
+  Snapshot s;
+  Grants grants;
+  if (!page.snapshot.load(s) || !page.grants.load(grants)) throw std::runtime_error("the bridge died while it wrote");
+  const int n = page.joints;
   nb::dict out;
   out["t_s"] = seconds(s.t);
   out["cycle"] = s.cycle;
@@ -43,20 +44,21 @@ nb::dict snapshot_dict(const Loop& loop) {
   out["error_bits"] = array_of<std::uint32_t>(s.telemetry.error_bits, n);
   out["status"] = array_of<std::uint8_t>(s.telemetry.status, n);
   out["counts"] = as_dict(s.counts);
-  out["late_p50_ms"] = loop.lateness().percentile_ms(0.50);
-  out["late_p99_ms"] = loop.lateness().percentile_ms(0.99);
-  out["late_p999_ms"] = loop.lateness().percentile_ms(0.999);
-  out["late_max_ms"] = loop.lateness().worst_ms();
+  out["late_p50_ms"] = page.lateness.percentile_ms(0.50);
+  out["late_p99_ms"] = page.lateness.percentile_ms(0.99);
+  out["late_p999_ms"] = page.lateness.percentile_ms(0.999);
+  out["late_max_ms"] = page.lateness.worst_ms();
   out["realtime"] = grants.realtime;
   out["memory_locked"] = grants.memory_locked;
   out["low_latency"] = grants.low_latency;
+  out["thread"] = grants.thread;
   return out;
 }
 
-nb::dict recent_dict(const Loop& loop, std::size_t count) {
-  const std::vector<CycleRecord> records = loop.recent(count);
-  const std::size_t n = records.size(), joints = static_cast<std::size_t>(loop.joints());
-  std::vector<double> t(n), late(n), measured(n * joints), commanded(n * joints), force(n * joints);
+nb::dict recent_dict(const SharedPage& page, std::size_t count) {
+  const std::vector<CycleRecord> records = page.cycles.last(count);
+  const std::size_t n = records.size(), joints = static_cast<std::size_t>(page.joints);
+  std::vector<double> t(n), late(n), measured(n * joints), commanded(n * joints), force(n * joints), current(n * joints);
   nb::list states, reasons, reads, writes;
   for (std::size_t i = 0; i < n; ++i) {
     const CycleRecord& record = records[i];
@@ -66,6 +68,7 @@ nb::dict recent_dict(const Loop& loop, std::size_t count) {
       measured[i * joints + j] = record.measured_rad[j];
       commanded[i * joints + j] = record.commanded_rad[j];
       force[i * joints + j] = record.force_g[j];
+      current[i * joints + j] = record.current_a[j];
     }
     states.append(name(record.state));
     reasons.append(name(record.reason));
@@ -78,6 +81,7 @@ nb::dict recent_dict(const Loop& loop, std::size_t count) {
   out["q_rad"] = own(std::move(measured), {n, joints});
   out["q_cmd_rad"] = own(std::move(commanded), {n, joints});
   out["force_g"] = own(std::move(force), {n, joints});
+  out["current_a"] = own(std::move(current), {n, joints});
   out["state"] = states;
   out["reason"] = reasons;
   out["read"] = reads;
@@ -90,13 +94,14 @@ nb::tuple answer(const Loop::Answer& given) { return nb::make_tuple(given.answer
 
 // Connects and starts; raises what Driver::connect raises. The driver belongs to the loop from now on.
 std::unique_ptr<Loop> start_loop(DriverHandle& handle, const Limits& limits, const Safety& safety, double rate_hz,
-                                 int realtime_priority) {
+                                 int realtime_priority, const std::string& page) {
   if (!handle.driver) throw std::invalid_argument("this driver has been used");
   if (handle.driver->joints() != limits.joints)
     throw std::invalid_argument("this hand has " + std::to_string(handle.driver->joints()) + " joints, got limits of " +
                                 std::to_string(limits.joints));
   nb::gil_scoped_release unlocked;
-  auto loop = std::make_unique<Loop>(std::move(handle.driver), limits.values, safety, rate_hz, realtime_priority);
+  auto loop = std::make_unique<Loop>(std::move(handle.driver), limits.values, safety, rate_hz, realtime_priority,
+                                     page.empty() ? MappedPage::own() : MappedPage::create(page));
   loop->start();
   return loop;
 }
@@ -146,11 +151,25 @@ void bind_loop(nb::module_& m) {
         { nb::gil_scoped_release unlocked; given = loop.reset(); }
         return answer(given);
       })
+      .def("calibrate", [](Loop& loop) {
+        Loop::Answer given;
+        { nb::gil_scoped_release unlocked; given = loop.calibrate(); }
+        return answer(given);
+      })
       .def("estop", &Loop::estop)
-      .def("snapshot", &snapshot_dict)
-      .def("recent", &recent_dict, "count"_a);
+      .def("snapshot", [](const Loop& loop) { return snapshot_dict(loop.page()); })
+      .def("recent", [](const Loop& loop, std::size_t count) { return recent_dict(loop.page(), count); }, "count"_a);
 
-  m.def("start_loop", &start_loop, "driver"_a, "limits"_a, "safety"_a, "rate_hz"_a, "realtime_priority"_a);
+  nb::class_<MappedPage>(m, "SharedPage")
+      .def("__init__", [](MappedPage* self, const std::string& path) { new (self) MappedPage(MappedPage::open(path)); },
+           "path"_a)
+      .def("estop", [](MappedPage& self) { self->estop.store(1, std::memory_order_release); })
+      .def("snapshot", [](const MappedPage& self) { return snapshot_dict(*self); })
+      .def("recent", [](const MappedPage& self, std::size_t count) { return recent_dict(*self, count); }, "count"_a)
+      .def_prop_ro("process", [](const MappedPage& self) { return self->process; });
+
+  m.def("start_loop", &start_loop, "driver"_a, "limits"_a, "safety"_a, "rate_hz"_a, "realtime_priority"_a,
+        "page"_a = "");
   m.def("monotonic_s", [] { return seconds(monotonic_now()); });
 }
 

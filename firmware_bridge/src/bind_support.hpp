@@ -81,6 +81,7 @@ inline const char* name(Reason reason) {
 inline const char* name(Verdict verdict) {
   constexpr const char* names[] = {"accepted",      "not_armed",         "needs_rearm",        "latched",
                                    "not_connected", "no_fresh_feedback", "hand_reports_error", "nothing_to_reset",
+                                   "not_idle",
                                    "outside_range"};
   return names[static_cast<int>(verdict)];
 }

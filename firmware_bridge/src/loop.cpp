@@ -5,23 +5,19 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 
 #include "io/stream.hpp"
 
 namespace bridge {
 namespace {
 
-constexpr std::size_t kRememberedCycles = 8192;
-constexpr Nanos kFirstRetry = kNanosPerSecond / 10;
-constexpr Nanos kLongestRetry = 2 * kNanosPerSecond;
 constexpr int kClosingCycles = 10;  // to deliver the last stop before the port is closed
 constexpr Nanos kAnswerTimeout = 2 * kNanosPerSecond;
 constexpr std::size_t kStackToTouch = 64 * 1024;
@@ -51,14 +47,11 @@ bool lock_memory() {
 }  // namespace
 
 Loop::Loop(std::unique_ptr<Driver> driver, const std::array<JointLimits, kMaxJoints>& limits, const Safety& safety,
-           double rate_hz, int realtime_priority)
-    : driver_(std::move(driver)), joints_(driver_->joints()),
-      controller_(joints_, limits, safety, 1.0 / rate_hz), period_(nanos(1.0 / rate_hz)),
-      realtime_priority_(realtime_priority), ring_(kRememberedCycles) {
-  const int averaged = Limiter::averaged_poses(joints_, limits, 1.0 / rate_hz);
-  if (averaged > kMostAveraged)
-    throw std::invalid_argument("rate_hz: at this rate the jerk bounds need the mean of " + std::to_string(averaged) +
-                                " poses; expected at most " + std::to_string(kMostAveraged));
+           double rate_hz, int realtime_priority, MappedPage page)
+    : page_(std::move(page)), session_(std::move(driver), limits, safety, rate_hz), period_(nanos(1.0 / rate_hz)),
+      realtime_priority_(realtime_priority) {
+  page_->joints = session_.driver().joints();
+  page_->process = getpid();
 }
 
 Loop::~Loop() {
@@ -69,9 +62,7 @@ Loop::~Loop() {
 }
 
 void Loop::start() {
-  driver_->connect();
-  linked_ = true;
-  controller_.link_up(monotonic_now());
+  session_.connect();
   publish(monotonic_now(), 0);
   closing_.store(false);
   ready_.store(false);
@@ -88,7 +79,7 @@ void Loop::close() {
   }
   closing_.store(true, std::memory_order_release);
   thread_.join();
-  driver_->disconnect();
+  session_.disconnect();
   if (locked_all_ && --g_lockers == 0) munlockall();
   locked_all_ = false;
 }
@@ -129,9 +120,11 @@ void Loop::prepare_thread() {
     grants.realtime = pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameter) == 0;
     locked_all_ = lock_memory();
     grants.memory_locked = locked_all_ || mlock(this, sizeof *this) == 0;
+    if (!locked_all_) grants.memory_locked &= mlock(&*page_, sizeof *page_) == 0;
   }
-  grants.low_latency = driver_->low_latency();
-  grants_.store(grants);
+  grants.low_latency = session_.driver().low_latency();
+  grants.thread = static_cast<std::int32_t>(syscall(SYS_gettid));
+  page_->grants.store(grants);
   ready_.store(true, std::memory_order_release);
 }
 
@@ -143,12 +136,15 @@ void Loop::run() {
     const bool in_time = monotonic_now() < deadline;  // else the cycle before took too long: a missed deadline
     sleep_until(deadline);
     const Nanos late = monotonic_now() - deadline;
-    if (in_time) lateness_.add(late);
-    if (closing_.load(std::memory_order_acquire)) {
-      if (closing_cycles == 0) controller_.retire(deadline);
-      if (!linked_ || controller_.stop_delivered() || ++closing_cycles > kClosingCycles) break;
+    if (in_time) page_->lateness.add(late);
+    const bool closing = closing_.load(std::memory_order_acquire);
+    if (closing) {
+      Controller& controller = session_.controller();
+      if (closing_cycles == 0) controller.retire(deadline);
+      if (!session_.linked() || controller.stop_delivered() || ++closing_cycles > kClosingCycles) break;
     }
-    cycle(deadline, late);
+    session_.cycle(deadline, *this, !closing);
+    publish(deadline, late);
     deadline += period_;
     const Nanos now = monotonic_now();
     if (now > deadline) {  // skipped, never made up for by running twice
@@ -160,85 +156,7 @@ void Loop::run() {
   publish(monotonic_now(), 0);
 }
 
-void Loop::cycle(Nanos deadline, Nanos late) {
-  ++cycle_;
-  read_ = written_ = Outcome::nothing;
-  if (!linked_) try_reconnect(deadline);
-  take_estop(deadline);
-  if (!linked_) {
-    handle_requests(deadline);
-    controller_.tick(deadline);
-    publish(deadline, late);
-    return;
-  }
-
-  Joints pose{};
-  read_ = driver_->read_pose(cycle_, pose);
-  account(read_, monotonic_now());
-  if (read_ == Outcome::done) controller_.on_feedback(monotonic_now(), pose);
-
-  // As late as possible, so that a command asked for during the reading is sent in this very cycle.
-  handle_requests(deadline);
-  take_estop(monotonic_now());
-  const Command command = controller_.tick(deadline);
-  if (linked_ && command.write) {
-    written_ = driver_->write_pose(command.q_rad);
-    if (written_ == Outcome::not_representable) controller_.on_conversion_error(monotonic_now());
-    else account(written_, monotonic_now());
-    if (written_ == Outcome::done) controller_.on_write_accepted();
-  }
-  if (linked_ && command.release) {
-    const Outcome outcome = driver_->release();
-    account(outcome, monotonic_now());
-    if (!failed(outcome)) controller_.on_released();
-  }
-  if (linked_ && command.clear_errors) account(driver_->clear_errors(), monotonic_now());
-  if (linked_) {
-    News news = News::none;
-    account(driver_->read_news(cycle_, deadline + period_, telemetry_, news), monotonic_now());
-    const Nanos now = monotonic_now();
-    if (news == News::health) controller_.on_health(now, telemetry_.error_bits);
-    double values[kMaxJoints];
-    if (news == News::temperature) {
-      for (int j = 0; j < joints_; ++j) values[j] = telemetry_.temperature_c[j];
-      controller_.on_temperature(values, now);
-    }
-    if (news == News::current) {
-      for (int j = 0; j < joints_; ++j) values[j] = telemetry_.current_a[j];
-      controller_.on_current(values, now);
-    }
-  }
-  publish(deadline, late);
-}
-
-void Loop::account(Outcome outcome, Nanos now) {
-  if (outcome == Outcome::nothing) return;
-  controller_.on_transaction(now, outcome == Outcome::done);
-  if (outcome != Outcome::hung_up) return;
-  driver_->disconnect();  // at once, so that the port can come back under its own name
-  linked_ = false;
-  retry_wait_ = kFirstRetry;
-  retry_at_ = now + retry_wait_;
-  controller_.link_down(now);
-}
-
-void Loop::try_reconnect(Nanos now) {
-  if (now < retry_at_ || closing_.load(std::memory_order_relaxed)) return;
-  try {
-    driver_->connect();
-    linked_ = true;
-    controller_.link_up(monotonic_now());
-  } catch (const std::runtime_error&) {  // no port yet, no answer yet, or another hand: try again later
-    retry_wait_ = std::min(2 * retry_wait_, kLongestRetry);
-    retry_at_ = monotonic_now() + retry_wait_;
-  }
-}
-
-void Loop::take_estop(Nanos now) {
-  if (estop_.exchange(false, std::memory_order_acq_rel)) controller_.estop(now);
-}
-
-void Loop::handle_requests(Nanos now) {
+void Loop::take(Nanos now, Controller& controller) {
   Request request;
   while (requests_.pop(request)) {
     Verdict verdict = Verdict::not_connected;
@@ -246,16 +164,17 @@ void Loop::handle_requests(Nanos now) {
     const bool expired = monotonic_now() > request.expires;
     if (expired) retired_.push(request.trajectory);
     else switch (request.kind) {
-      case Kind::arm: verdict = controller_.arm(now); break;
+      case Kind::arm: verdict = controller.arm(now); break;
       case Kind::stop:
       case Kind::refuse:
-        controller_.stop(now, request.kind == Kind::stop ? Reason::stop_requested : Reason::command_refused);
+        controller.stop(now, request.kind == Kind::stop ? Reason::stop_requested : Reason::command_refused);
         verdict = Verdict::accepted;
         break;
-      case Kind::reset: verdict = controller_.reset(now); break;
+      case Kind::reset: verdict = controller.reset(now); break;
+      case Kind::calibrate: verdict = controller.calibrate(); break;
       case Kind::follow: {
         std::unique_ptr<Trajectory> trajectory(request.trajectory);
-        verdict = controller_.follow(now, trajectory, request.elapsed_s);
+        verdict = controller.follow(now, trajectory, request.elapsed_s);
         retired_.push(trajectory.release());  // freed by a user's thread; never full, see collect_retired
         break;
       }
@@ -266,32 +185,34 @@ void Loop::handle_requests(Nanos now) {
 }
 
 void Loop::publish(Nanos now, Nanos late) {
+  const Controller& controller = session_.controller();
   Snapshot snapshot;
   snapshot.t = now;
-  snapshot.cycle = cycle_;
+  snapshot.cycle = session_.cycles();
   snapshot.missed_deadlines = missed_;
-  snapshot.state = controller_.state();
-  snapshot.reason = controller_.reason();
-  snapshot.settled = controller_.settled(now);
-  snapshot.stop_delivered = controller_.stop_delivered();
-  snapshot.measured_at = controller_.measured_at();
-  snapshot.measured_rad = controller_.measured_rad();
-  snapshot.commanded_rad = controller_.commanded_rad();
-  snapshot.telemetry = telemetry_;
-  snapshot.counts = driver_->counts();
-  snapshot_.store(snapshot);
+  snapshot.state = controller.state();
+  snapshot.reason = controller.reason();
+  snapshot.settled = controller.settled(now);
+  snapshot.stop_delivered = controller.stop_delivered();
+  snapshot.measured_at = controller.measured_at();
+  snapshot.measured_rad = controller.measured_rad();
+  snapshot.commanded_rad = controller.commanded_rad();
+  snapshot.telemetry = session_.telemetry();
+  snapshot.counts = session_.driver().counts();
+  page_->snapshot.store(snapshot);
 
   CycleRecord record;
   record.t = now;
   record.late = late;
   record.state = snapshot.state;
   record.reason = snapshot.reason;
-  record.read = read_;
-  record.written = written_;
+  record.read = session_.read();
+  record.written = session_.written();
   record.measured_rad = snapshot.measured_rad;
   record.commanded_rad = snapshot.commanded_rad;
-  std::memcpy(record.force_g, telemetry_.force_g, sizeof record.force_g);
-  ring_.push(record);
+  std::memcpy(record.force_g, snapshot.telemetry.force_g, sizeof record.force_g);
+  std::memcpy(record.current_a, snapshot.telemetry.current_a, sizeof record.current_a);
+  page_->cycles.push(record);
   answered_.store(handled_, std::memory_order_release);
 }
 

@@ -9,7 +9,8 @@ from beingh0_edge.firmware_bridge import Bridge, RunningSimulator, Safety, start
 from beingh0_edge.types import HandTrajectory
 
 PATIENCE_S = 20.0  # far beyond anything expected; only bounds a hang
-TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5)  # of a noisy wire on a busy machine
+# Of a noisy wire on a busy machine.
+TOLERANT = Safety(consecutive_errors=20, error_rate=0.5, feedback_stale_s=0.5, hold_after_s=1.0)
 
 _running: dict[str, RunningSimulator] = {}
 

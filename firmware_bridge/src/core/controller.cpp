@@ -25,10 +25,10 @@ void Controller::link_up(Nanos now) {
   linked_ = true;
   measured_at_ = kNever;
   healthy_at_ = kNever;
-  fresh_since_ = now;
+  fresh_since_ = clear_errors_ ? now + kClearing : now;
   errors_in_a_row_ = 0;
   stop_writes_left_ = releases_left_ = 0;
-  braking_ = following_ = false;
+  braking_ = following_ = limp_ = false;
   tried_.fill(0);
   failed_.fill(0);
   if (state_ != State::fault && state_ != State::estop) {
@@ -53,6 +53,8 @@ bool Controller::feedback_is_fresh(Nanos now) const {
 }
 
 void Controller::on_feedback(Nanos now, const Joints& q_rad) {
+  for (int j = 0; j < joints_; ++j)
+    if (!std::isfinite(q_rad[j])) return;  // no driver lets this through; no pose is better than this one
   measured_ = q_rad;
   measured_at_ = now;
   if (state_ == State::connected && healthy_at_ >= fresh_since_) state_ = State::idle;
@@ -141,10 +143,11 @@ void Controller::freeze(Nanos now, State state, Reason reason) {
     if (was_driving || state == State::estop) release();
     return;
   }
-  stop_writes_left_ = was_driving || (state == State::estop && fresh) ? kStopWrites : 0;
+  stop_writes_left_ = was_driving || (state == State::estop && fresh && !limp_) ? kStopWrites : 0;
 }
 
 void Controller::release() {
+  limp_ = true;
   releases_left_ = kReleases;
   stop_writes_left_ = 0;
   braking_ = false;
@@ -174,7 +177,7 @@ Verdict Controller::arm(Nanos now) {
     reference_ = commanded_;
     following_ = false;
   }
-  frozen_ = braking_ = false;
+  frozen_ = braking_ = limp_ = false;
   command_until_ = now;
   stop_writes_left_ = releases_left_ = 0;
   state_ = State::active;
@@ -219,17 +222,24 @@ void Controller::estop(Nanos now) {
 Verdict Controller::reset(Nanos now) {
   if (state_ != State::fault && state_ != State::estop) return Verdict::nothing_to_reset;
   clear_errors_ = true;
+  relink_ = !linked_ || reason_ == Reason::transaction_errors || reason_ == Reason::error_rate;
   hand_error_ = false;
   fresh_since_ = now + kClearing;
   healthy_at_ = kNever;
   errors_in_a_row_ = 0;
   tried_.fill(0);
   failed_.fill(0);
-  stop_writes_left_ = releases_left_ = 0;
+  stop_writes_left_ = 0;  // a release under way goes on
   frozen_ = true;
   braking_ = false;
   state_ = linked_ ? State::connected : State::disconnected;
   reason_ = linked_ ? Reason::none : Reason::link_lost;
+  return Verdict::accepted;
+}
+
+Verdict Controller::calibrate() {
+  if (state_ != State::idle) return linked_ ? Verdict::not_idle : Verdict::not_connected;
+  calibrate_ = true;
   return Verdict::accepted;
 }
 
@@ -267,9 +277,13 @@ bool Controller::settled(Nanos now) const {
 Command Controller::tick(Nanos now) {
   watch(now);
   Command command;
+  command.relink = relink_;
+  relink_ = false;
+  if (!linked_) return command;
   command.clear_errors = clear_errors_;
   clear_errors_ = false;
-  if (!linked_) return command;
+  command.calibrate = calibrate_ && state_ == State::idle;
+  calibrate_ = false;
   if (releases_left_ > 0) {
     --releases_left_;
     command.release = true;

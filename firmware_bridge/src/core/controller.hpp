@@ -30,6 +30,8 @@ struct Safety {
 struct Command {
   bool write = false;
   bool clear_errors = false;  // maintenance, asked for by reset()
+  bool calibrate = false;
+  bool relink = false;        // the line failed: reset() has the hand recognised and set up anew
   bool release = false;       // take the force out of the joints; asked again until it was done
   Joints q_rad{};
 };
@@ -57,6 +59,7 @@ class Controller {
   void stop(Nanos now, Reason reason);
   void estop(Nanos now);
   Verdict reset(Nanos now);
+  Verdict calibrate();
   // The bridge goes: stop, and let go of a hand that must not be left under torque.
   void retire(Nanos now);
 
@@ -95,7 +98,10 @@ class Controller {
   bool linked_ = false;
   bool frozen_ = false;         // moving again needs arm()
   bool braking_ = false;        // frozen without a fresh pose: the command slows down as fast as it may
+  bool limp_ = false;           // let go: no stop may put the force back
   bool clear_errors_ = false;
+  bool relink_ = false;
+  bool calibrate_ = false;
   int stop_writes_left_ = 0;
   int releases_left_ = 0;
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -17,6 +19,7 @@ template <class T>
 class Seqlock {
   static_assert(std::is_trivially_copyable_v<T>);
   static constexpr std::size_t kWords = (sizeof(T) + 7) / 8;
+  static constexpr int kTries = 64 * 500;
 
  public:
   void store(const T& value) {
@@ -38,11 +41,13 @@ class Seqlock {
     return true;
   }
 
-  T load() const {
-    T value;
-    while (!try_load(value)) {
+  // False if no whole value was found in many tries: the writer died in the middle of one.
+  bool load(T& value) const {
+    for (int i = 0; i < kTries; ++i) {
+      if (try_load(value)) return true;
+      if (i % 64 == 63) std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
-    return value;
+    return false;
   }
 
  private:
@@ -51,26 +56,24 @@ class Seqlock {
 };
 
 // The last cycles. One writer; a reader skips what is overwritten while it reads.
-template <class T>
+template <class T, std::size_t N>
 class CycleRing {
  public:
-  explicit CycleRing(std::size_t capacity) : slots_(capacity) {}
-
   void push(const T& value) {
     const std::uint64_t at = written_.load(std::memory_order_relaxed);
-    slots_[at % slots_.size()].store(Slot{at, value});
+    slots_[at % N].store(Slot{at, value});
     written_.store(at + 1, std::memory_order_release);
   }
 
   std::vector<T> last(std::size_t count) const {
     const std::uint64_t end = written_.load(std::memory_order_acquire);
-    std::uint64_t begin = end > slots_.size() ? end - slots_.size() : 0;
+    std::uint64_t begin = end > N ? end - N : 0;
     if (end - begin > count) begin = end - count;
     std::vector<T> out;
     out.reserve(end - begin);
     for (std::uint64_t at = begin; at < end; ++at) {
       Slot slot;
-      if (slots_[at % slots_.size()].try_load(slot) && slot.index == at) out.push_back(slot.value);
+      if (slots_[at % N].try_load(slot) && slot.index == at) out.push_back(slot.value);
     }
     return out;
   }
@@ -80,7 +83,7 @@ class CycleRing {
     std::uint64_t index;
     T value;
   };
-  std::vector<Seqlock<Slot>> slots_;
+  Seqlock<Slot> slots_[N];
   std::atomic<std::uint64_t> written_{0};
 };
 

@@ -31,6 +31,8 @@ class Trajectory {
   void reference(double t_s, Joints& q_rad) const;
 
   double end_s() const { return t_.back(); }
+  const std::vector<double>& times() const { return t_; }
+  const std::vector<double>& points() const { return q_; }  // row by row
   double brake_s() const { return brake_s_; }
   double settled_s() const;  // after way in and braking
 

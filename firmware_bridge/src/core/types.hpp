@@ -46,6 +46,7 @@ enum class Verdict : std::uint8_t {
   no_fresh_feedback,
   hand_reports_error,
   nothing_to_reset,
+  not_idle,         // calibration is for a hand that is not driven
   outside_range,    // a joint stands too far outside its range to start from there
 };
 

@@ -79,6 +79,8 @@ class Driver {
   // `until`: when the next cycle begins; what is not urgent waits for a cycle with room.
   virtual Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) = 0;
   virtual Outcome clear_errors() = 0;
+  // Zeroes sensors, where a hand can do that; never called while it is driven.
+  virtual Outcome calibrate() { return Outcome::nothing; }
   // Takes the force out of the joints, where a hand can do that.
   virtual Outcome release() { return Outcome::nothing; }
 

@@ -176,6 +176,8 @@ Outcome InspireDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& te
 
 Outcome InspireDriver::clear_errors() { return wire_->write_byte(map_a::clear_error, 1); }
 
+Outcome InspireDriver::calibrate() { return wire_->write_byte(map_a::force_calibration, 1); }
+
 BusCounts InspireDriver::counts() const {
   BusCounts counts = wire_->counts();
   counts.implausible = implausible_;

@@ -24,6 +24,7 @@ class InspireDriver final : public Driver {
   Outcome write_pose(const Joints& q_rad) override;
   Outcome read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) override;
   Outcome clear_errors() override;
+  Outcome calibrate() override;
   int joints() const override { return inspire::kJoints; }
   BusCounts counts() const override;
   bool low_latency() const override { return wire_->low_latency(); }

@@ -97,7 +97,8 @@ def run_demo(out: Path, bundle: str) -> str:
         draw_motion(stage, policy, scene.observation, motion)
         mark("draw the motion")
         plot_tracking(stage / "joints.png", trajectory, log, start_s,
-                      f"{HAND}, simulated, driven over a pseudo-terminal: {scene.observation.instruction!r}")
+                      f"{HAND}, simulated, driven over a pseudo-terminal: {scene.observation.instruction!r}",
+                      "target (retargeted motion)")
         np.savez_compressed(
             stage / "hand.npz", joint_names=np.array(log.joint_names), target_t_s=trajectory.t_s,
             target_q_rad=trajectory.q_rad, target_joint_names=np.array(trajectory.joint_names),

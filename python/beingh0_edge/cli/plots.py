@@ -10,7 +10,8 @@ from ..firmware_bridge import HandLog
 from ..types import HandTrajectory
 
 
-def plot_tracking(path: Path, target: HandTrajectory, log: HandLog, start_s: float, title: str) -> None:
+def plot_tracking(path: Path, target: HandTrajectory | None, log: HandLog, start_s: float, title: str,
+                  label: str = "target") -> None:
     """Joint targets, what the bridge commanded, and where the hand was. start_s: when the motion began."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -21,9 +22,9 @@ def plot_tracking(path: Path, target: HandTrajectory, log: HandLog, start_s: flo
     axes = figure.subplots(2, -(-len(names) // 2), sharex=True, sharey=True, squeeze=False).ravel()
     time_s = log.t_s - start_s
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        column = target.joint_names.index(name)
-        axis.plot(target.t_s, np.degrees(target.q_rad[:, column]), "o", color="#c9640f", markersize=4,
-                  label="target (retargeted motion)")
+        if target is not None:
+            column = target.joint_names.index(name)
+            axis.plot(target.t_s, np.degrees(target.q_rad[:, column]), "o", color="#c9640f", markersize=4, label=label)
         axis.plot(time_s, np.degrees(log.q_cmd_rad[:, i]), color="#888888", linewidth=1.2,
                   label="commanded (within the limits)")
         axis.plot(time_s, np.degrees(log.q_rad[:, i]), color="#1f5fa8", linewidth=1.8, label="measured")
