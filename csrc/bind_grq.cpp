@@ -3,7 +3,6 @@
 
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <optional>
 
 #include "bind_check.hpp"
@@ -34,11 +33,12 @@ Norm norm_of(const std::string& name) {
     throw std::invalid_argument("norm: expected none, affine, layer or group, got " + name);
 }
 
-// The kernel keeps scratch inside: one thread at a time.
-class LockedPart {
+// Any number of threads may call a finished part.
+class Part {
  public:
-    LockedPart(const GrqPart::Geometry& geometry, const float* codebooks, const float* mean, const float* std)
-        : part_(geometry, codebooks, mean, std) {}
+    Part(const GrqPart::Geometry& geometry, const float* codebooks, const float* mean, const float* std,
+         Storage storage)
+        : part_(geometry, codebooks, mean, std, storage) {}
 
     void add_conv(bool encoder, const py::array& weight, const py::array& bias, int stride, int padding, bool upsample,
                   bool relu) {
@@ -81,8 +81,6 @@ class LockedPart {
 
     void finish() {
         if (finished_) throw std::invalid_argument("the part is already finished");
-        part_.encoder().allocate();
-        part_.decoder().allocate();
         if (!part_.complete())
             throw std::invalid_argument("layers: encoder gives [" + std::to_string(part_.encoder().frames()) + ", " +
                                         std::to_string(part_.encoder().channels()) + "], decoder [" +
@@ -92,7 +90,12 @@ class LockedPart {
                                         std::to_string(part_.geometry().code_dim) + "] and [" +
                                         std::to_string(part_.geometry().frames) + ", " +
                                         std::to_string(part_.geometry().dims) + "]");
+        scratch_.take(part_);  // so that the first call allocates nothing
         finished_ = true;
+    }
+
+    std::size_t weight_bytes(bool encoder) const {
+        return encoder ? part_.encoder().weight_bytes() : part_.decoder().weight_bytes();
     }
 
     // Flat index of the first id of this part outside its range, or -1.
@@ -113,25 +116,26 @@ class LockedPart {
         const auto& g = part_.geometry();
         const std::int32_t* const from = in_range(ids, start);
         const std::int64_t blocks = ids.shape(0), width = out.ndim() == 3 ? out.shape(2) : 0;
-        checked<float>("out", out, {blocks, g.window, kAny});
+        float* const rows = writable<float>("out", out, {blocks, g.window, kAny});
         const std::int64_t end = std::int64_t{column} + g.dims;
         if (column < 0 || end > width)
             throw std::invalid_argument("out: expected at least " + std::to_string(end) +
                                         " columns, got " + std::to_string(width));
-        float* const to = static_cast<float*>(out.mutable_data()) + column;
-        run([&] { part_.decode(from + start, ids.shape(1), blocks, to, width); });
+        float* const to = rows + column;
+        const std::int64_t id_stride = ids.shape(1);
+        run([&](GrqPart::Scratch& s) { part_.decode(from + start, id_stride, blocks, to, width, s); });
     }
 
     void encode(const py::array& features, py::array& ids, int start) {
         require_finished();
         const auto& g = part_.geometry();
-        const float* const from = checked<float>("features", features, {kAny, g.window, g.dims});
+        const float* const from = finite<float>("features", features, {kAny, g.window, g.dims});
         const std::int64_t blocks = features.shape(0), stride = ids.ndim() == 2 ? ids.shape(1) : 0;
         checked_ids(ids, start);
         if (ids.shape(0) != blocks)
             throw std::invalid_argument("ids: expected " + std::to_string(blocks) + " rows, got " + describe(ids));
-        std::int32_t* const to = static_cast<std::int32_t*>(ids.mutable_data()) + start;
-        run([&] { part_.encode(from, blocks, to, stride); });
+        std::int32_t* const to = writable<std::int32_t>("ids", ids, {kAny, kAny}) + start;
+        run([&](GrqPart::Scratch& s) { part_.encode(from, blocks, to, stride, s); });
     }
 
     py::array_t<float> dequantize(const py::array& ids, int start) {
@@ -139,17 +143,20 @@ class LockedPart {
         const std::int32_t* const from = in_range(ids, start);
         py::array_t<float> out({ids.shape(0), py::ssize_t{g.positions}, py::ssize_t{g.code_dim}});
         float* const to = out.mutable_data();
-        run([&] { part_.dequantise(from + start, ids.shape(1), ids.shape(0), to, g.code_dim); });
+        const std::int64_t blocks = ids.shape(0), id_stride = ids.shape(1);
+        py::gil_scoped_release release;
+        part_.dequantise(from + start, id_stride, blocks, to, g.code_dim);
         return out;
     }
 
     py::array_t<float> latent(const py::array& features) {
         require_finished();
         const auto& g = part_.geometry();
-        const float* const from = checked<float>("features", features, {kAny, g.window, g.dims});
+        const float* const from = finite<float>("features", features, {kAny, g.window, g.dims});
         py::array_t<float> out({features.shape(0), py::ssize_t{g.positions}, py::ssize_t{g.code_dim}});
         float* const to = out.mutable_data();
-        run([&] { part_.latent(from, features.shape(0), to); });
+        const std::int64_t blocks = features.shape(0);
+        run([&](GrqPart::Scratch& s) { part_.latent(from, blocks, to, s); });
         return out;
     }
 
@@ -186,17 +193,18 @@ class LockedPart {
     template <typename Work>
     void run(Work work) {
         py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(mutex_);
-        work();
+        const Pool<GrqPart::Scratch>::Lease scratch = scratch_.take(part_);
+        work(*scratch);
     }
 
     GrqPart part_;
-    std::mutex mutex_;
+    Pool<GrqPart::Scratch> scratch_;
     bool finished_ = false;
 };
 
-std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& mean, const py::array& std,
-                                  int quantizers, int window, int frames, int positions, int id_offset) {
+std::unique_ptr<Part> build(const py::array& codebooks, const py::array& mean, const py::array& std,
+                                  int quantizers, int window, int frames, int positions, int id_offset,
+                                  const std::string& weights) {
     const float* const books = checked<float>("codebooks", codebooks, {kAny, kAny, kAny, kAny});
     const float* const means = checked<float>("mean", mean, {kAny});
     const py::ssize_t dims = mean.shape(0);
@@ -227,26 +235,28 @@ std::unique_ptr<LockedPart> build(const py::array& codebooks, const py::array& m
     g.positions = positions;
     g.dims = static_cast<int>(dims);
     g.id_offset = id_offset;
-    return std::make_unique<LockedPart>(g, books, means, stds);
+    return std::make_unique<Part>(g, books, means, stds, storage_of(weights));
 }
 
 }  // namespace
 
 void bind_grq(py::module_& m) {
     const py::none none;
-    py::class_<LockedPart>(m, "GrqPart")
+    py::class_<Part>(m, "GrqPart")
         .def(py::init(&build), py::kw_only(), py::arg("codebooks"), py::arg("mean"), py::arg("std"),
-             py::arg("quantizers"), py::arg("window"), py::arg("frames"), py::arg("positions"), py::arg("id_offset"))
-        .def("add_conv", &LockedPart::add_conv, py::kw_only(), py::arg("encoder"), py::arg("weight"), py::arg("bias"),
+             py::arg("quantizers"), py::arg("window"), py::arg("frames"), py::arg("positions"), py::arg("id_offset"),
+             py::arg("weights") = "float32")
+        .def("add_conv", &Part::add_conv, py::kw_only(), py::arg("encoder"), py::arg("weight"), py::arg("bias"),
              py::arg("stride") = 1, py::arg("padding") = 1, py::arg("upsample") = false, py::arg("relu") = false)
-        .def("add_residual", &LockedPart::add_residual, py::kw_only(), py::arg("encoder"), py::arg("weight1"),
+        .def("add_residual", &Part::add_residual, py::kw_only(), py::arg("encoder"), py::arg("weight1"),
              py::arg("bias1"), py::arg("weight2"), py::arg("bias2"), py::arg("dilation"), py::arg("activation"),
              py::arg("norm") = "none", py::arg("scale1") = none, py::arg("shift1") = none, py::arg("scale2") = none,
              py::arg("shift2") = none)
-        .def("finish", &LockedPart::finish)
-        .def("first_foreign_id", &LockedPart::first_foreign_id, py::arg("ids"), py::arg("start"))
-        .def("decode", &LockedPart::decode, py::arg("ids"), py::arg("start"), py::arg("out"), py::arg("column"))
-        .def("encode", &LockedPart::encode, py::arg("features"), py::arg("ids"), py::arg("start"))
-        .def("dequantize", &LockedPart::dequantize, py::arg("ids"), py::arg("start"))
-        .def("latent", &LockedPart::latent, py::arg("features"));
+        .def("finish", &Part::finish)
+        .def("weight_bytes", &Part::weight_bytes, py::kw_only(), py::arg("encoder"))
+        .def("first_foreign_id", &Part::first_foreign_id, py::arg("ids"), py::arg("start"))
+        .def("decode", &Part::decode, py::arg("ids"), py::arg("start"), py::arg("out"), py::arg("column"))
+        .def("encode", &Part::encode, py::arg("features"), py::arg("ids"), py::arg("start"))
+        .def("dequantize", &Part::dequantize, py::arg("ids"), py::arg("start"))
+        .def("latent", &Part::latent, py::arg("features"));
 }

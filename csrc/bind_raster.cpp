@@ -11,18 +11,13 @@
 namespace py = pybind11;
 namespace rs = beingh0::raster;
 using beingh0::checked;
+using beingh0::finite;
 using beingh0::kAny;
+using beingh0::writable;
 
 namespace {
 
 using Floats3 = std::array<float, 3>;
-
-template <typename T>
-T* writable(const char* name, py::array& a, std::initializer_list<py::ssize_t> shape) {
-  checked<T>(name, a, shape);
-  if (!a.writeable()) throw std::invalid_argument(std::string(name) + ": expected a writable array");
-  return static_cast<T*>(a.mutable_data());
-}
 
 rs::Pinhole pinhole(const std::array<float, 4>& k, const py::array& image) {
   for (const float v : k)
@@ -39,13 +34,6 @@ const std::int32_t* faces_of(const py::array& faces, py::ssize_t vertex_count) {
   return f;
 }
 
-const float* finite(const char* name, const py::array& a, std::initializer_list<py::ssize_t> shape) {
-  const float* v = checked<float>(name, a, shape);
-  for (py::ssize_t i = 0; i < a.size(); ++i)
-    if (!std::isfinite(v[i])) throw std::invalid_argument(std::string(name) + ": not finite");
-  return v;
-}
-
 float near_plane(float near_m) {
   if (!(near_m > 0 && std::isfinite(near_m))) throw std::invalid_argument("near_m: expected a positive number");
   return near_m;
@@ -55,7 +43,7 @@ void draw(py::array colour, py::array inverse_depth, const py::array& vertices, 
           const py::array& faces, const std::array<float, 4>& intrinsics_px, float near_m) {
   float* c = writable<float>("colour", colour, {kAny, kAny, 3});
   float* d = writable<float>("inverse_depth", inverse_depth, {colour.shape(0), colour.shape(1)});
-  const float* v = finite("vertices", vertices, {kAny, 3});
+  const float* v = finite<float>("vertices", vertices, {kAny, 3});
   const float* k = checked<float>("colours", colours, {vertices.shape(0), 3});
   const std::int32_t* f = faces_of(faces, vertices.shape(0));
   const rs::Pinhole camera = pinhole(intrinsics_px, colour);
@@ -69,7 +57,7 @@ void draw(py::array colour, py::array inverse_depth, const py::array& vertices, 
 void cover(py::array mask, const py::array& vertices, const py::array& faces, const std::array<float, 4>& intrinsics_px,
            float near_m) {
   std::uint8_t* m = writable<std::uint8_t>("mask", mask, {kAny, kAny});
-  const float* v = finite("vertices", vertices, {kAny, 3});
+  const float* v = finite<float>("vertices", vertices, {kAny, 3});
   const std::int32_t* f = faces_of(faces, vertices.shape(0));
   const rs::Pinhole camera = pinhole(intrinsics_px, mask);
   const rs::Mesh mesh{v, f, static_cast<int>(vertices.shape(0)), static_cast<int>(faces.shape(0))};

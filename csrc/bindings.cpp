@@ -24,6 +24,7 @@ PYBIND11_MODULE(_kernels, m) {
         const char* const* names = beingh0::available_isas(count);
         return std::vector<std::string>(names, names + count);
     });
+    m.def("use_isa", [](const std::string& name) { beingh0::use_isa(name.c_str()); }, py::arg("name"));
     bind_grq(m);
     bind_mano(m);
     bind_rotations(m);

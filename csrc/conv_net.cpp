@@ -6,9 +6,9 @@
 
 namespace beingh0 {
 
-ConvNet::ConvNet(int channels, int frames)
-    : channels_in_(channels), frames_in_(frames), channels_(channels), frames_(frames), max_channels_(channels),
-      max_frames_(frames) {}
+ConvNet::ConvNet(int channels, int frames, Storage storage)
+    : simd_(&simd()), storage_(storage), channels_in_(channels), frames_in_(frames), channels_(channels),
+      frames_(frames), max_channels_(channels), max_frames_(frames) {}
 
 ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding,
                                  int dilation, bool upsample, bool relu) const {
@@ -18,27 +18,29 @@ ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs,
     conv.relu = relu;
     conv.frames_in = frames_ * (upsample ? 2 : 1);
     conv.frames_out = (conv.frames_in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
-    // A tap that falls outside the sequence for every frame (dilation 9 over 4 frames) is dropped with its weights.
-    std::vector<int> live;
+    // A tap that falls outside the sequence for every frame (dilation 9 over 4 frames) is dropped with its weights. The
+    // one that reaches most frames comes first: it sets all rows, so those it does not reach cost it a row of zeros.
+    std::vector<std::pair<int, int>> live;  // frames not reached, tap
     for (int tap = 0; tap < kernel; ++tap) {
-        const int first = tap * dilation - padding;
-        bool reaches = false;
+        int missed = 0;
         for (int t = 0; t < conv.frames_out; ++t) {
-            const int from = first + t * stride;
-            reaches = reaches || (from >= 0 && from < conv.frames_in);
+            const int from = tap * dilation - padding + t * stride;
+            missed += from < 0 || from >= conv.frames_in;
         }
-        if (!reaches) continue;
-        live.push_back(tap);
-        conv.offsets.push_back(first);
+        if (missed < conv.frames_out) live.emplace_back(missed, tap);
     }
+    if (live.empty()) live.emplace_back(0, 0);
+    std::swap(live.front(), *std::min_element(live.begin(), live.end()));
     const int inputs = channels_;
     std::vector<float> kept(live.size() * static_cast<std::size_t>(outputs) * inputs);
     std::size_t to = 0;
-    for (const int tap : live)
+    for (const auto& [missed, tap] : live) {
+        conv.offsets.push_back(tap * dilation - padding);
         for (int o = 0; o < outputs; ++o)
             for (int i = 0; i < inputs; ++i) kept[to++] = w[(static_cast<std::size_t>(o) * inputs + i) * kernel + tap];
+    }
     conv.weights = PackedWeights(kept.data(), static_cast<int>(live.size()), inputs, outputs,
-                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias);
+                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias, storage_);
     return conv;
 }
 
@@ -76,33 +78,69 @@ void ConvNet::add_residual(const float* w1, const float* bias1, const float* w2,
     layers_.push_back(std::move(layer));
 }
 
-void ConvNet::allocate() {
-    // Whole panels are written; the extra 16 keep rows of 2^n channels from falling into the same cache sets.
-    const int panel = simd().panel;
-    stride_ = (max_channels_ + panel - 1) / panel * panel + 16;
-    const std::size_t rows = static_cast<std::size_t>(kMaxBlocks) * max_frames_;
-    for (FloatBuffer& buffer : buffers_) buffer.resize(rows * static_cast<std::size_t>(stride_));
-    zeros_.resize(static_cast<std::size_t>(stride_));
-    rows_.resize(rows * static_cast<std::size_t>(max_taps_));
+std::ptrdiff_t ConvNet::stride() const noexcept {
+    // Whole panels are written; the extra 16 keep rows of 2^n channels from falling into the same cache sets, and leave
+    // room for the number that makes a row of 16-bit numbers even.
+    const int panel = simd_->panel;
+    return (max_channels_ + panel - 1) / panel * panel + 16;
 }
 
-void ConvNet::convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate) noexcept {
-    const float** row = rows_.data();
+std::size_t ConvNet::weight_bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Layer& layer : layers_) sum += layer.conv.weights.bytes() + layer.conv2.weights.bytes();
+    return sum;
+}
+
+ConvNet::Scratch ConvNet::scratch() const {
+    Scratch s;
+    const std::size_t rows = static_cast<std::size_t>(kMaxBlocks) * max_frames_;
+    const std::size_t width = static_cast<std::size_t>(stride());
+    for (FloatBuffer& buffer : s.buffers) buffer.resize(rows * width);
+    s.zeros.resize(width);
+    if (storage_ != Storage::f32) s.half.resize(rows * width);
+    s.prepared.resize(rows);
+    s.rows.resize(rows * static_cast<std::size_t>(max_taps_));
+    s.tap_start.resize(static_cast<std::size_t>(max_taps_) + 1);
+    return s;
+}
+
+void ConvNet::convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate,
+                       Scratch& scratch) const noexcept {
+    const std::ptrdiff_t width = stride();
     const int frames = conv.upsample ? conv.frames_in / 2 : conv.frames_in;
-    for (const int offset : conv.offsets)
-        for (int b = 0; b < blocks; ++b)
+    for (int r = 0; r < blocks * frames; ++r)
+        scratch.prepared[r] = conv.weights.prepare(x + r * width, scratch.half.data() + r * width);
+    GemmRow* row = scratch.rows.data();
+    int* start = scratch.tap_start.data();
+    *start = 0;
+    for (const int offset : conv.offsets) {
+        for (int b = 0; b < blocks; ++b) {
+            int last = -1;  // frame of the row before this one, in this block
             for (int t = 0; t < conv.frames_out; ++t) {
                 const int from = offset + t * conv.stride;
                 const bool inside = from >= 0 && from < conv.frames_in;
-                const int frame = conv.upsample ? from >> 1 : from;
-                *row++ = inside ? x + (static_cast<std::ptrdiff_t>(b) * frames + frame) * stride_ : zeros_.data();
+                if (!inside && offset != conv.offsets[0]) continue;
+                const int frame = !inside ? -1 : conv.upsample ? from >> 1 : from;
+                float* const to = y + (static_cast<std::ptrdiff_t>(b) * conv.frames_out + t) * width;
+                if (inside && frame == last) {
+                    row[-1].y2 = to;
+                    last = -1;
+                    continue;
+                }
+                *row = inside ? scratch.prepared[b * frames + frame] : GemmRow{scratch.zeros.data(), 0, 0, 1.0f};
+                (row++)->y = to;
+                last = frame;
             }
-    conv.weights.multiply(rows_.data(), blocks * conv.frames_out, y, stride_, accumulate, conv.relu);
+        }
+        *++start = static_cast<int>(row - scratch.rows.data());
+    }
+    conv.weights.multiply(scratch.rows.data(), scratch.tap_start.data(), accumulate, conv.relu);
 }
 
-void ConvNet::norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) noexcept {
-    const Simd& ops = simd();
-    const int channels = layer.conv.weights.depth, frames = layer.conv.frames_in, rows = blocks * frames;
+void ConvNet::norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) const noexcept {
+    const Simd& ops = *simd_;
+    const std::ptrdiff_t row = stride();
+    const int channels = layer.conv.weights.inputs, frames = layer.conv.frames_in, rows = blocks * frames;
     const float* const scale = layer.scale[which].data();
     const float* const shift = layer.shift[which].data();
     constexpr float kLayerEps = 1e-5f, kGroupEps = 1e-6f;
@@ -110,37 +148,37 @@ void ConvNet::norm_activate(const Layer& layer, int which, const float* x, float
         case Norm::none:
             break;
         case Norm::affine:
-            ops.affine(x, y, rows, channels, stride_, scale, shift);
+            ops.affine(x, y, rows, channels, row, scale, shift);
             break;
         case Norm::layer:
             for (int r = 0; r < rows; ++r)
-                ops.normalise(x + r * stride_, y + r * stride_, 1, channels, stride_, scale, shift, kLayerEps);
+                ops.normalise(x + r * row, y + r * row, 1, channels, row, scale, shift, kLayerEps);
             break;
         case Norm::group: {
             const int width = channels / kGroups;
             for (int b = 0; b < blocks; ++b)
                 for (int c = 0; c < channels; c += width) {
-                    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(b) * frames * stride_ + c;
-                    ops.normalise(x + at, y + at, frames, width, stride_, scale + c, shift + c, kGroupEps);
+                    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(b) * frames * row + c;
+                    ops.normalise(x + at, y + at, frames, width, row, scale + c, shift + c, kGroupEps);
                 }
             break;
         }
     }
-    ops.activate(layer.norm == Norm::none ? x : y, y, rows, channels, stride_, layer.activation);
+    ops.activate(layer.norm == Norm::none ? x : y, y, rows, channels, row, layer.activation);
 }
 
-const float* ConvNet::run(int blocks) noexcept {
-    float* x = buffers_[0].data();
-    float* next = buffers_[1].data();
-    float* const inner = buffers_[2].data();
+const float* ConvNet::run(int blocks, Scratch& scratch) const noexcept {
+    float* x = scratch.buffers[0].data();
+    float* next = scratch.buffers[1].data();
+    float* const inner = scratch.buffers[2].data();
     for (const Layer& layer : layers_) {
         if (layer.residual) {
             norm_activate(layer, 0, x, next, blocks);
-            convolve(layer.conv, next, inner, blocks, false);
+            convolve(layer.conv, next, inner, blocks, false, scratch);
             norm_activate(layer, 1, inner, inner, blocks);
-            convolve(layer.conv2, inner, x, blocks, true);
+            convolve(layer.conv2, inner, x, blocks, true, scratch);
         } else {
-            convolve(layer.conv, x, next, blocks, false);
+            convolve(layer.conv, x, next, blocks, false, scratch);
             std::swap(x, next);
         }
     }

@@ -16,44 +16,61 @@
 
 namespace beingh0 {
 
-// Zeroed float32 memory, aligned for the widest vectors.
-class FloatBuffer {
+// Zeroed memory, aligned for the widest vectors.
+template <typename T>
+class Buffer {
  public:
-    FloatBuffer() = default;
-    explicit FloatBuffer(std::size_t size) { resize(size); }
+    Buffer() = default;
+    explicit Buffer(std::size_t size) { resize(size); }
     void resize(std::size_t size) {
-        data_.reset(size ? static_cast<float*>(::operator new(size * sizeof(float), kAlign)) : nullptr);
+        data_.reset(size ? static_cast<T*>(::operator new(size * sizeof(T), kAlign)) : nullptr);
         size_ = size;
-        if (size) std::memset(data_.get(), 0, size * sizeof(float));
+        if (size) std::memset(data_.get(), 0, size * sizeof(T));
     }
-    float* data() noexcept { return data_.get(); }
-    const float* data() const noexcept { return data_.get(); }
+    T* data() noexcept { return data_.get(); }
+    const T* data() const noexcept { return data_.get(); }
     std::size_t size() const noexcept { return size_; }
-    float& operator[](std::size_t i) noexcept { return data_.get()[i]; }
-    const float& operator[](std::size_t i) const noexcept { return data_.get()[i]; }
+    T& operator[](std::size_t i) noexcept { return data_.get()[i]; }
+    const T& operator[](std::size_t i) const noexcept { return data_.get()[i]; }
 
  private:
     static constexpr std::align_val_t kAlign{64};
     struct Free {
-        void operator()(float* p) const noexcept { ::operator delete(p, kAlign); }
+        void operator()(T* p) const noexcept { ::operator delete(p, kAlign); }
     };
-    std::unique_ptr<float, Free> data_;
+    std::unique_ptr<T, Free> data_;
     std::size_t size_ = 0;
 };
+using FloatBuffer = Buffer<float>;
 
-// Weights of Y = X W in the order the matrix kernel reads them: [panel][tap][input][columns of a panel].
+// Weights of Y = X W in the order the matrix kernel reads them, and the bias.
 class PackedWeights {
  public:
     PackedWeights() = default;
     // Element (tap, input i, output o) is w[tap * tap_stride + i * in_stride + o * out_stride]; bias may be null.
+    // int8: one scale per tap and output. Throws std::bad_alloc.
     PackedWeights(const float* w, int taps, int inputs, int outputs, std::ptrdiff_t tap_stride,
-                  std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias);
-    int taps = 0, depth = 0, outputs = 0, panels = 0;
-    FloatBuffer weights, bias;
+                  std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias,
+                  Storage storage = Storage::f32);
+    int taps = 0, inputs = 0, outputs = 0, panels = 0;
+    Storage storage = Storage::f32;
+    FloatBuffer bias;
     int columns() const noexcept { return static_cast<int>(bias.size()); }  // outputs rounded up to whole panels
-    // y[m][columns] (+)= bias + rows W; `bias_instead` replaces the packed bias.
-    void multiply(const float* const* rows, int m, float* y, std::ptrdiff_t y_stride, bool accumulate = false,
-                  bool relu = false, const float* bias_instead = nullptr) const noexcept;
+    std::size_t bytes() const noexcept { return packed_.size() + sizeof(float) * scale_.size(); }
+
+    // What the kernel wants a row of x to be: itself (nothing is written), or 16-bit numbers in `half`, which holds
+    // inputs + 1 of them. Only x and scale of the row returned are set.
+    bool half_rows() const noexcept;
+    GemmRow prepare(const float* x, std::uint16_t* half) const noexcept;
+    // Rows as Gemm wants them.  y (+)= bias + rows W; `bias_instead` replaces the packed bias.
+    void multiply(const GemmRow* rows, const int* tap_start, bool accumulate = false, bool relu = false,
+                  const float* bias_instead = nullptr) const noexcept;
+
+ private:
+    const Simd* simd_ = nullptr;
+    int depth_ = 0;  // inputs, rounded up to even for 16-bit rows
+    Buffer<unsigned char> packed_;
+    FloatBuffer scale_;
 };
 
 // ---------------------------------------------------------------------------------------------------------- rotations
@@ -85,27 +102,36 @@ class ConvNet {
         const float* shift;  // [channels]
     };
 
-    ConvNet(int channels, int frames);
+    // What a run writes into; one per caller at a time.
+    struct Scratch {
+        FloatBuffer buffers[3], zeros;
+        Buffer<std::uint16_t> half;
+        std::vector<GemmRow> prepared, rows;
+        std::vector<int> tap_start;
+        float* input() noexcept { return buffers[0].data(); }  // [blocks * frames_in] rows, to be filled by the caller
+    };
+
+    ConvNet(int channels, int frames, Storage storage);
     // w [outputs][inputs][kernel]; upsample: every frame twice before the convolution; relu after it.
     void add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, bool upsample,
                   bool relu);
     // x + conv2(act(norm2(conv1(act(norm1(x)))))); conv1 [C][C][3] with dilation, conv2 [C][C][1].
     void add_residual(const float* w1, const float* bias1, const float* w2, const float* bias2, int dilation,
                       Activation activation, Norm norm, Affine norm1, Affine norm2);
-    void allocate();  // after the last layer
 
     int channels_in() const noexcept { return channels_in_; }
     int frames_in() const noexcept { return frames_in_; }
     int channels() const noexcept { return channels_; }
     int frames() const noexcept { return frames_; }
-    std::ptrdiff_t stride() const noexcept { return stride_; }   // floats between rows
-    float* input() noexcept { return buffers_[0].data(); }      // [blocks * frames_in] rows, to be filled by the caller
-    const float* run(int blocks) noexcept;                      // [blocks * frames] rows
+    std::ptrdiff_t stride() const noexcept;        // floats between rows
+    std::size_t weight_bytes() const noexcept;
+    Scratch scratch() const;                       // after the last layer; throws std::bad_alloc
+    const float* run(int blocks, Scratch& scratch) const noexcept;  // [blocks * frames] rows
 
  private:
     struct Conv {
         PackedWeights weights;
-        std::vector<int> offsets;  // input frame of output frame 0, per tap
+        std::vector<int> offsets;  // input frame of output frame 0, per tap; the tap that reaches most frames first
         int stride = 1, frames_in = 0, frames_out = 0;
         bool upsample = false, relu = false;
     };
@@ -118,14 +144,14 @@ class ConvNet {
     };
     Conv make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, int dilation,
                    bool upsample, bool relu) const;
-    void convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate) noexcept;
-    void norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) noexcept;
+    void convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate,
+                  Scratch& scratch) const noexcept;
+    void norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) const noexcept;
 
+    const Simd* simd_;
+    Storage storage_;
     int channels_in_, frames_in_, channels_, frames_, max_channels_, max_frames_, max_taps_ = 1;
-    std::ptrdiff_t stride_ = 0;
     std::vector<Layer> layers_;
-    FloatBuffer buffers_[3], zeros_;
-    std::vector<const float*> rows_;
 };
 
 // One part (wrist, finger or whole hand) of a motion tokenizer: grouped residual quantisation around two ConvNets.
@@ -137,38 +163,47 @@ class GrqPart {
         int id_offset;                                       // first id of this part
     };
 
+    // What a call writes into; one per caller at a time. Made after the last layer; throws std::bad_alloc.
+    struct Scratch {
+        explicit Scratch(const GrqPart& part);
+        ConvNet::Scratch encoder, decoder;
+        FloatBuffer residual, scores;
+        std::vector<GemmRow> rows;
+    };
+
+    // Storage is that of the networks' weights; codebooks and the nearest-code search are float32.
     GrqPart(const Geometry& geometry, const float* codebooks /* [groups][codebooks][codes][code_dim / groups] */,
-            const float* mean, const float* std /* [dims] */);
+            const float* mean, const float* std /* [dims] */, Storage storage = Storage::f32);
     const Geometry& geometry() const noexcept { return g_; }
     ConvNet& encoder() noexcept { return encoder_; }
     ConvNet& decoder() noexcept { return decoder_; }
+    const ConvNet& encoder() const noexcept { return encoder_; }
+    const ConvNet& decoder() const noexcept { return decoder_; }
     bool complete() const noexcept;
     int ids_per_block() const noexcept { return g_.groups * g_.positions * g_.quantizers; }
     int num_ids() const noexcept { return g_.codes * g_.codebooks; }
 
     // ids [blocks][id_stride], this part's at the front of each row, in [id_offset, id_offset + num_ids);
     // features [blocks][window][feature_stride], this part's `dims` at the front of each row.
-    // Not for two threads at once: scratch is inside.
     void decode(const std::int32_t* ids, std::ptrdiff_t id_stride, std::int64_t blocks, float* features,
-                std::ptrdiff_t feature_stride) noexcept;
+                std::ptrdiff_t feature_stride, Scratch& scratch) const noexcept;
     void encode(const float* features /* [blocks][window][dims] */, std::int64_t blocks, std::int32_t* ids,
-                std::ptrdiff_t id_stride) noexcept;
+                std::ptrdiff_t id_stride, Scratch& scratch) const noexcept;
     // Either side of the quantiser: latent [blocks][positions][code_dim].
     void dequantise(const std::int32_t* ids, std::ptrdiff_t id_stride, std::int64_t blocks, float* latent,
                     std::ptrdiff_t latent_stride) const noexcept;
-    void latent(const float* features, std::int64_t blocks, float* latent) noexcept;
+    void latent(const float* features, std::int64_t blocks, float* latent, Scratch& scratch) const noexcept;
 
  private:
-    const float* encode_block(const float* features, int blocks) noexcept;
-    void quantise(const float* latent, std::ptrdiff_t stride, int blocks, std::int32_t* ids,
-                  std::ptrdiff_t id_stride) noexcept;
+    const float* encode_block(const float* features, int blocks, Scratch& scratch) const noexcept;
+    void quantise(const float* latent, std::ptrdiff_t stride, int blocks, std::int32_t* ids, std::ptrdiff_t id_stride,
+                  Scratch& scratch) const noexcept;
 
     Geometry g_;
     FloatBuffer codebooks_, mean_, std_;
     std::vector<PackedWeights> search_;  // [groups * codebooks]: |row|^2 / 2 - x . row
     ConvNet encoder_, decoder_;
-    FloatBuffer residual_, scores_;
-    std::vector<const float*> rows_;
+    const Simd* simd_;
 };
 
 // ---------------------------------------------------------------------------------------------------- hand kinematics
@@ -177,6 +212,7 @@ class GrqPart {
 class HandModel {
  public:
     static constexpr int kVertices = 778, kJoints = 16, kKeypoints = 21, kBetas = 10, kPoseDirs = 135, kTips = 5;
+    static constexpr int kFingerAngles = 45, kPoseAngles = 48;
     static constexpr int kTipSets = 2;  // manotorch, smplx
 
     struct Source {
@@ -185,15 +221,21 @@ class HandModel {
         const float* posedirs;     // [778][3][135]
         const float* j_regressor;  // [16][778]
         const float* weights;      // [778][16]
+        const float* components;   // [45][45] finger axis-angles of each PCA coefficient
+        const float* mean_pose;    // [45] finger axis-angles
         const std::int32_t* tips;  // [2][5] vertex of thumb, index, middle, ring, little; in [0, 778)
         const std::int32_t* parents;  // [16], parents[0] = -1, else in [0, joint)
+        Storage pose_blends;       // of the mesh; the tips' are float32
     };
+
+    enum class Pose : int { axis_angle, matrix, rot6d_interleaved, rot6d_columns, pca };
 
     struct Batch {
         std::int64_t count;
-        const float* pose;         // [count][16][3] axis-angle, or [count][16][9] matrices; wrist first, MANO order
-        bool matrices;
-        const float* mean_pose;    // [15][3] added to the finger axis-angles, or null
+        const float* pose;         // [count][pose_width()], wrist first, then MANO's order
+        Pose kind;                 // 16 x 3, 9, 6, 6 numbers; pca: 3 of the wrist, then `components`
+        int components;            // of pca, 1 to 45
+        bool mean_pose;            // axis_angle, pca: the mean is added to the fingers
         const float* betas;        // [10] for all hands, or [count][10]
         bool betas_per_hand;
         const float* trans;        // [count][3] metres, or null
@@ -201,27 +243,44 @@ class HandModel {
         int tips;                  // which tip set
         float* keypoints;          // [count][21][3]: wrist, thumb x4, index x4, middle x4, ring x4, little x4
         float* vertices;           // [count][778][3], or null: then the mesh is not computed
+        float* jacobian;           // [count][21][3][jacobian_width()] of the keypoints, or null
+        int pose_width() const noexcept;
+        // axis_angle, pca: by the numbers of the pose. Else by 16 rotation vectors that turn each joint further, in its
+        // parent's frame: R -> exp(delta) R.
+        int jacobian_width() const noexcept { return kind == Pose::pca ? 3 + components : kPoseAngles; }
+    };
+
+    // What a call writes into, and the shape of the last betas; one per caller at a time. Throws std::bad_alloc.
+    struct Scratch {
+        explicit Scratch(const HandModel& model);
+        bool shaped = false;
+        float betas[kBetas];
+        float joints[kJoints][3];
+        FloatBuffer template_bias, tip_bias[kTipSets];  // [3][vertex stride], [15 rounded up]
+        FloatBuffer features, beta_rows, rest, tip_rest, transforms;
+        Buffer<std::uint16_t> half;
     };
 
     explicit HandModel(const Source& source);
-    void forward(const Batch& batch) noexcept;  // not for two threads at once: scratch is inside
+    void forward(const Batch& batch, Scratch& scratch) const noexcept;
 
  private:
-    struct Shape {  // what betas decide
-        float betas[kBetas];
-        float joints[kJoints][3];
-        FloatBuffer template_bias;              // [3][vertex stride] shaped template
-        FloatBuffer tip_bias[kTipSets];         // [15 rounded up]
-    };
+    struct Hand;  // one hand on its way through forward_block
     void shape_joints(const float* betas, float (*joints)[3]) const noexcept;
-    void set_shape(const float* betas) noexcept;
-    void forward_block(const Batch& batch, std::int64_t first, int count) noexcept;
+    void set_shape(const float* betas, Scratch& scratch) const noexcept;
+    void forward_block(const Batch& batch, std::int64_t first, int count, Scratch& scratch) const noexcept;
+    void rotations_of(const Batch& batch, std::int64_t hand, float* rotations, float* axis_angle) const noexcept;
+    void jacobian_of(const Batch& batch, std::int64_t hand, const Hand& h, const float* tip_rest) const noexcept;
 
+    const Simd* simd_;
     int parents_[kJoints];
+    std::uint32_t moved_by_[kJoints];  // bit j: joint j is the joint itself or hangs on it
     float joint_template_[kJoints][3];
     float joint_dirs_[kBetas][kJoints][3];
+    FloatBuffer components_, mean_pose_;
     PackedWeights pose_, shape_;                            // [.] -> [3][vertex stride]
     PackedWeights tip_pose_[kTipSets], tip_shape_[kTipSets];  // [.] -> [5][3]
+    FloatBuffer tip_dirs_[kTipSets];                        // [135][15]
     struct TipWeights {
         int count;
         int joint[kJoints];
@@ -230,8 +289,6 @@ class HandModel {
     TipWeights tip_weights_[kTipSets][kTips];
     std::vector<std::int32_t> block_start_, block_joint_;
     FloatBuffer block_weight_;
-    Shape fixed_;
-    FloatBuffer features_, betas_, rest_, tip_rest_, transforms_;
 };
 
 }  // namespace beingh0

@@ -2,11 +2,14 @@
 //
 // Keypoints need 16 joint transforms and five vertices, about one per cent of the mesh's work. Hands go through in
 // blocks, so that one sweep over the pose blend shapes (1.3 MB) serves all of them.
-#include <cmath>
+#include "mano.hpp"
 
-#include "kernels.hpp"
+#include <algorithm>
 
 namespace beingh0 {
+
+using namespace mano;
+
 namespace {
 
 constexpr int kBlock = 8;          // hands per sweep
@@ -14,12 +17,8 @@ constexpr int kVertexBlock = 16;   // vertices per skinning block
 constexpr int kVertexStride = (HandModel::kVertices + kVertexBlock - 1) / kVertexBlock * kVertexBlock;
 constexpr int kFeatureStride = 144;  // 135 rounded up, rows stay aligned
 constexpr int kBetaStride = 16;
+constexpr int kTipColumns = 3 * HandModel::kTips;
 
-// Joints 0..15 are MANO's, 16..20 the tips thumb to little. MANO's fingers are index, middle, little, ring, thumb.
-constexpr int kKeypointOrder[HandModel::kKeypoints] = {0, 13, 14, 15, 16, 1,  2, 3, 17, 4, 5,
-                                                       6, 18, 10, 11, 12, 19, 7, 8, 9,  20};
-
-using Affine = float[12];  // rows of a 3x4 matrix
 typedef float Row __attribute__((vector_size(16), aligned(4), may_alias));  // one row: four floats
 
 // out = parent * [rotation | offset]
@@ -33,15 +32,26 @@ void compose(const Affine& parent, const float* rotation, const float* offset, A
     }
 }
 
-void transform(const Affine& m, const float* p, float* out) noexcept {
-    for (int i = 0; i < 3; ++i) out[i] = m[4 * i] * p[0] + m[4 * i + 1] * p[1] + m[4 * i + 2] * p[2] + m[4 * i + 3];
-}
-
 }  // namespace
 
+int HandModel::Batch::pose_width() const noexcept {
+    switch (kind) {
+        case Pose::axis_angle: return kPoseAngles;
+        case Pose::matrix: return kJoints * 9;
+        case Pose::pca: return 3 + components;
+        default: return kJoints * 6;
+    }
+}
+
 HandModel::HandModel(const Source& s)
-    : features_(kBlock * kFeatureStride), betas_(kBlock * kBetaStride), transforms_(kBlock * kJoints * 12) {
-    for (int j = 0; j < kJoints; ++j) parents_[j] = s.parents[j];
+    : simd_(&simd()), components_(kFingerAngles * kFingerAngles), mean_pose_(kFingerAngles) {
+    std::memcpy(components_.data(), s.components, sizeof(float) * components_.size());
+    std::memcpy(mean_pose_.data(), s.mean_pose, sizeof(float) * mean_pose_.size());
+    for (int j = 0; j < kJoints; ++j) {
+        parents_[j] = s.parents[j];
+        moved_by_[j] = 0;
+        for (int on = j; on >= 0; on = parents_[on]) moved_by_[on] |= 1u << j;
+    }
 
     // Joints are linear in betas: regress template and directions once, in double.
     for (int j = 0; j < kJoints; ++j)
@@ -68,20 +78,20 @@ HandModel::HandModel(const Source& s)
             for (int k = 0; k < kPoseDirs; ++k) pose[k * width + column] = s.posedirs[(3 * v + i) * kPoseDirs + k];
         }
     shape_ = PackedWeights(shape.data(), 1, kBetas, columns, 0, columns, 1, bias.data());
-    pose_ = PackedWeights(pose.data(), 1, kPoseDirs, columns, 0, columns, 1, nullptr);
-    rest_.resize(static_cast<std::size_t>(kBlock) * pose_.columns());
+    pose_ = PackedWeights(pose.data(), 1, kPoseDirs, columns, 0, columns, 1, nullptr, s.pose_blends);
 
     for (int set = 0; set < kTipSets; ++set) {
-        constexpr int kColumns = 3 * kTips;
-        std::vector<float> tip_bias(kColumns), tip_shape(kColumns * kBetas), tip_pose(kColumns * kPoseDirs);
+        std::vector<float> tip_bias(kTipColumns), tip_shape(kTipColumns * kBetas);
+        FloatBuffer& tip_pose = tip_dirs_[set];
+        tip_pose.resize(kTipColumns * kPoseDirs);
         for (int tip = 0; tip < kTips; ++tip) {
             const int v = s.tips[set * kTips + tip];
             for (int i = 0; i < 3; ++i) {
                 tip_bias[3 * tip + i] = s.v_template[3 * v + i];
                 for (int b = 0; b < kBetas; ++b)
-                    tip_shape[b * kColumns + 3 * tip + i] = s.shapedirs[(3 * v + i) * kBetas + b];
+                    tip_shape[b * kTipColumns + 3 * tip + i] = s.shapedirs[(3 * v + i) * kBetas + b];
                 for (int k = 0; k < kPoseDirs; ++k)
-                    tip_pose[k * kColumns + 3 * tip + i] = s.posedirs[(3 * v + i) * kPoseDirs + k];
+                    tip_pose[k * kTipColumns + 3 * tip + i] = s.posedirs[(3 * v + i) * kPoseDirs + k];
             }
             TipWeights& w = tip_weights_[set][tip];
             w.count = 0;
@@ -91,11 +101,9 @@ HandModel::HandModel(const Source& s)
                     w.weight[w.count++] = s.weights[v * kJoints + j];
                 }
         }
-        tip_shape_[set] = PackedWeights(tip_shape.data(), 1, kBetas, kColumns, 0, kColumns, 1, tip_bias.data());
-        tip_pose_[set] = PackedWeights(tip_pose.data(), 1, kPoseDirs, kColumns, 0, kColumns, 1, nullptr);
-        fixed_.tip_bias[set].resize(tip_shape_[set].bias.size());
+        tip_shape_[set] = PackedWeights(tip_shape.data(), 1, kBetas, kTipColumns, 0, kTipColumns, 1, tip_bias.data());
+        tip_pose_[set] = PackedWeights(tip_pose.data(), 1, kPoseDirs, kTipColumns, 0, kTipColumns, 1, nullptr);
     }
-    tip_rest_.resize(static_cast<std::size_t>(kBlock) * tip_pose_[0].columns());
 
     block_start_.push_back(0);
     std::vector<float> weights;
@@ -115,10 +123,14 @@ HandModel::HandModel(const Source& s)
     }
     block_weight_.resize(weights.size());
     std::memcpy(block_weight_.data(), weights.data(), weights.size() * sizeof(float));
+}
 
-    fixed_.template_bias.resize(shape_.bias.size());
-    const float no_betas[kBetas] = {};
-    set_shape(no_betas);
+HandModel::Scratch::Scratch(const HandModel& m)
+    : template_bias(m.shape_.bias.size()), features(kBlock * kFeatureStride), beta_rows(kBlock * kBetaStride),
+      rest(static_cast<std::size_t>(kBlock) * m.pose_.columns()),
+      tip_rest(static_cast<std::size_t>(kBlock) * m.tip_pose_[0].columns()), transforms(kBlock * kJoints * 12),
+      half(kBlock * kFeatureStride) {
+    for (FloatBuffer& bias : tip_bias) bias.resize(m.tip_shape_[0].bias.size());
 }
 
 void HandModel::shape_joints(const float* betas, float (*joints)[3]) const noexcept {
@@ -131,115 +143,141 @@ void HandModel::shape_joints(const float* betas, float (*joints)[3]) const noexc
 }
 
 // Betas stay the same for a user's whole session: the shaped template and joints are kept.
-void HandModel::set_shape(const float* betas) noexcept {
-    std::memcpy(fixed_.betas, betas, sizeof fixed_.betas);
-    shape_joints(betas, fixed_.joints);
+void HandModel::set_shape(const float* betas, Scratch& s) const noexcept {
+    std::memcpy(s.betas, betas, sizeof s.betas);
+    shape_joints(betas, s.joints);
     float padded[kBetaStride] = {};
-    std::memcpy(padded, betas, sizeof fixed_.betas);
-    const float* const row = padded;
-    shape_.multiply(&row, 1, fixed_.template_bias.data(), 0);
-    for (int set = 0; set < kTipSets; ++set) tip_shape_[set].multiply(&row, 1, fixed_.tip_bias[set].data(), 0);
+    std::memcpy(padded, betas, sizeof s.betas);
+    const int one[2] = {0, 1};
+    const GemmRow row = {padded, s.template_bias.data(), nullptr, 1.0f};
+    shape_.multiply(&row, one);
+    for (int set = 0; set < kTipSets; ++set) {
+        const GemmRow tips = {padded, s.tip_bias[set].data(), nullptr, 1.0f};
+        tip_shape_[set].multiply(&tips, one);
+    }
+    s.shaped = true;
 }
 
-void HandModel::forward(const Batch& batch) noexcept {
-    if (!batch.betas_per_hand && std::memcmp(batch.betas, fixed_.betas, sizeof fixed_.betas) != 0)
-        set_shape(batch.betas);
+void HandModel::forward(const Batch& batch, Scratch& scratch) const noexcept {
+    if (!batch.betas_per_hand &&
+        !(scratch.shaped && std::memcmp(batch.betas, scratch.betas, sizeof scratch.betas) == 0))
+        set_shape(batch.betas, scratch);
     for (std::int64_t first = 0; first < batch.count; first += kBlock) {
         const std::int64_t left = batch.count - first;
-        forward_block(batch, first, static_cast<int>(left < kBlock ? left : kBlock));
+        forward_block(batch, first, static_cast<int>(left < kBlock ? left : kBlock), scratch);
     }
 }
 
-void HandModel::forward_block(const Batch& b, std::int64_t first, int count) noexcept {
-    const float* feature_rows[kBlock];
-    const float* beta_rows[kBlock];
-    float posed[kBlock][kJoints][3];
-    float offset[kBlock][3];
+// 16 matrices; for axis_angle and pca also the angles they come from.
+void HandModel::rotations_of(const Batch& b, std::int64_t hand, float* rotations, float* axis_angle) const noexcept {
+    const float* const pose = b.pose + hand * b.pose_width();
+    switch (b.kind) {
+        case Pose::matrix:
+            std::memcpy(rotations, pose, sizeof(float) * kJoints * 9);
+            return;
+        case Pose::rot6d_interleaved:
+        case Pose::rot6d_columns:
+            simd_->rot6d_to_matrix(pose, kJoints, b.kind == Pose::rot6d_interleaved, rotations);
+            return;
+        case Pose::axis_angle:
+            std::memcpy(axis_angle, pose, sizeof(float) * kPoseAngles);
+            if (b.mean_pose)
+                for (int i = 0; i < kFingerAngles; ++i) axis_angle[3 + i] += mean_pose_[i];
+            break;
+        case Pose::pca:
+            std::memcpy(axis_angle, pose, sizeof(float) * 3);
+            for (int i = 0; i < kFingerAngles; ++i) {
+                float sum = b.mean_pose ? mean_pose_[i] : 0.0f;
+                for (int c = 0; c < b.components; ++c) sum += pose[3 + c] * components_[c * kFingerAngles + i];
+                axis_angle[3 + i] = sum;
+            }
+            break;
+    }
+    simd_->axis_angle_to_matrix(axis_angle, kJoints, rotations);
+}
+
+void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scratch& s) const noexcept {
+    Hand hands[kBlock];
+    GemmRow features[kBlock], betas[kBlock];  // their y is set before each product
+    const int rows[2] = {0, count};
 
     for (int h = 0; h < count; ++h) {
         const std::int64_t hand = first + h;
+        Hand& it = hands[h];
+        it.skin = s.transforms.data() + h * kJoints * 12;
         float shaped[kJoints][3];
-        const float(*joints)[3] = fixed_.joints;
+        const float(*joints)[3] = s.joints;
         if (b.betas_per_hand) {
-            float* const row = betas_.data() + h * kBetaStride;
-            std::memcpy(row, b.betas + hand * kBetas, sizeof fixed_.betas);
-            beta_rows[h] = row;
+            float* const row = s.beta_rows.data() + h * kBetaStride;
+            std::memcpy(row, b.betas + hand * kBetas, sizeof s.betas);
+            betas[h] = {row, nullptr, nullptr, 1.0f};
             shape_joints(row, shaped);
             joints = shaped;
         }
+        rotations_of(b, hand, it.rotations, it.axis_angle);
 
-        float converted[kJoints * 9];
-        const float* rotations = converted;
-        if (b.matrices) {
-            rotations = b.pose + hand * kJoints * 9;
-        } else {
-            float pose[kJoints * 3];
-            std::memcpy(pose, b.pose + hand * kJoints * 3, sizeof pose);
-            if (b.mean_pose != nullptr)
-                for (int i = 3; i < kJoints * 3; ++i) pose[i] += b.mean_pose[i - 3];
-            axis_angle_to_matrix(pose, kJoints, converted);
-        }
+        float* const feature = s.features.data() + h * kFeatureStride;
+        features[h] = {feature, nullptr, nullptr, 1.0f};
+        for (int k = 0; k < kPoseDirs; ++k) feature[k] = it.rotations[9 + k] - (k % 9 % 4 == 0 ? 1.0f : 0.0f);
 
-        float* const feature = features_.data() + h * kFeatureStride;
-        feature_rows[h] = feature;
-        for (int k = 0; k < kPoseDirs; ++k) feature[k] = rotations[9 + k] - (k % 9 % 4 == 0 ? 1.0f : 0.0f);
-
-        Affine world[kJoints];
         static constexpr Affine identity = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0};
         for (int j = 0; j < kJoints; ++j) {
             const int parent = parents_[j];
             if (parent < 0) {
-                compose(identity, rotations + 9 * j, joints[j], world[j]);
+                compose(identity, it.rotations + 9 * j, joints[j], it.world[j]);
             } else {
                 const float bone[3] = {joints[j][0] - joints[parent][0], joints[j][1] - joints[parent][1],
                                        joints[j][2] - joints[parent][2]};
-                compose(world[parent], rotations + 9 * j, bone, world[j]);
+                compose(it.world[parent], it.rotations + 9 * j, bone, it.world[j]);
             }
         }
         // Skinning takes points of the rest pose: move the joint's rest position to the origin first.
-        float* const skin = transforms_.data() + h * kJoints * 12;
         for (int j = 0; j < kJoints; ++j)
             for (int i = 0; i < 3; ++i) {
-                const float* const row = world[j] + 4 * i;
-                float* const to = skin + 12 * j + 4 * i;
-                posed[h][j][i] = row[3];
+                const float* const row = it.world[j] + 4 * i;
+                float* const to = it.skin + 12 * j + 4 * i;
                 std::memcpy(to, row, 3 * sizeof(float));
                 to[3] = row[3] - (row[0] * joints[j][0] + row[1] * joints[j][1] + row[2] * joints[j][2]);
             }
         for (int i = 0; i < 3; ++i)
-            offset[h][i] = (b.trans != nullptr ? b.trans[3 * hand + i] : 0.0f) - (b.center ? posed[h][0][i] : 0.0f);
+            it.offset[i] = (b.trans != nullptr ? b.trans[3 * hand + i] : 0.0f) - (b.center ? it.world[0][4 * i + 3] : 0);
     }
 
     const PackedWeights& tip_pose = tip_pose_[b.tips];
     const std::ptrdiff_t tip_stride = tip_pose.columns();
-    if (b.betas_per_hand) tip_shape_[b.tips].multiply(beta_rows, count, tip_rest_.data(), tip_stride);
-    tip_pose.multiply(feature_rows, count, tip_rest_.data(), tip_stride, b.betas_per_hand, false,
-                      b.betas_per_hand ? nullptr : fixed_.tip_bias[b.tips].data());
+    for (int h = 0; h < count; ++h) features[h].y = betas[h].y = s.tip_rest.data() + h * tip_stride;
+    if (b.betas_per_hand) tip_shape_[b.tips].multiply(betas, rows);
+    tip_pose.multiply(features, rows, b.betas_per_hand, false, b.betas_per_hand ? nullptr : s.tip_bias[b.tips].data());
     for (int h = 0; h < count; ++h) {
-        const float* const skin = transforms_.data() + h * kJoints * 12;
-        float points[kKeypoints][3];
-        std::memcpy(points, posed[h], sizeof posed[h]);
+        const float* const tip_rest = s.tip_rest.data() + h * tip_stride;
+        float tips[kTips][3];
         for (int tip = 0; tip < kTips; ++tip) {
             const TipWeights& w = tip_weights_[b.tips][tip];
             Affine blended = {};
             for (int e = 0; e < w.count; ++e)
-                for (int i = 0; i < 12; ++i) blended[i] += w.weight[e] * skin[12 * w.joint[e] + i];
-            transform(blended, tip_rest_.data() + h * tip_stride + 3 * tip, points[kJoints + tip]);
+                for (int i = 0; i < 12; ++i) blended[i] += w.weight[e] * hands[h].skin[12 * w.joint[e] + i];
+            transform(blended, tip_rest + 3 * tip, tips[tip]);
         }
         float* const out = b.keypoints + (first + h) * kKeypoints * 3;
-        for (int k = 0; k < kKeypoints; ++k)
-            for (int i = 0; i < 3; ++i) out[3 * k + i] = points[kKeypointOrder[k]][i] + offset[h][i];
+        for (int k = 0; k < kKeypoints; ++k) {
+            const int j = kKeypointOrder[k];
+            for (int i = 0; i < 3; ++i)
+                out[3 * k + i] = (j < kJoints ? hands[h].world[j][4 * i + 3] : tips[j - kJoints][i]) + hands[h].offset[i];
+        }
+        if (b.jacobian != nullptr) jacobian_of(b, first + h, hands[h], tip_rest);
     }
 
     if (b.vertices == nullptr) return;
     const std::ptrdiff_t stride = pose_.columns();
-    if (b.betas_per_hand) shape_.multiply(beta_rows, count, rest_.data(), stride);
-    pose_.multiply(feature_rows, count, rest_.data(), stride, b.betas_per_hand, false,
-                   b.betas_per_hand ? nullptr : fixed_.template_bias.data());
+    for (int h = 0; h < count; ++h) {
+        features[h] = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
+        features[h].y = betas[h].y = s.rest.data() + h * stride;
+    }
+    if (b.betas_per_hand) shape_.multiply(betas, rows);
+    pose_.multiply(features, rows, b.betas_per_hand, false, b.betas_per_hand ? nullptr : s.template_bias.data());
     for (int h = 0; h < count; ++h)
-        simd().skin({rest_.data() + h * stride, kVertexStride, transforms_.data() + h * kJoints * 12,
-                     block_start_.data(), block_joint_.data(), block_weight_.data(), kVertices, offset[h],
-                     b.vertices + (first + h) * kVertices * 3});
+        simd_->skin({s.rest.data() + h * stride, kVertexStride, hands[h].skin, block_start_.data(), block_joint_.data(),
+                     block_weight_.data(), kVertices, hands[h].offset, b.vertices + (first + h) * kVertices * 3});
 }
 
 }  // namespace beingh0

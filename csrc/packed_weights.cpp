@@ -1,29 +1,86 @@
 #include "kernels.hpp"
 
-namespace beingh0 {
+#include <algorithm>
+#include <cmath>
+#include <climits>
 
-PackedWeights::PackedWeights(const float* w, int taps_, int inputs, int outputs_, std::ptrdiff_t tap_stride,
-                             std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias_)
-    : taps(taps_), depth(inputs), outputs(outputs_) {
-    const int panel = simd().panel;
+namespace beingh0 {
+namespace {
+
+constexpr int kInt8Most = 127;
+
+std::uint16_t bf16_of(float value) noexcept {  // finite; nearest, ties to even
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+}  // namespace
+
+PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs_, std::ptrdiff_t tap_stride,
+                             std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias_,
+                             Storage storage_)
+    : taps(taps_), inputs(inputs_), outputs(outputs_), storage(storage_), simd_(&simd()) {
+    const int panel = simd_->panel, pair = storage == Storage::f32 ? 1 : 2;
     panels = (outputs + panel - 1) / panel;
-    weights.resize(static_cast<std::size_t>(panels) * taps * depth * panel);
-    bias.resize(static_cast<std::size_t>(panels) * panel);
-    float* to = weights.data();
+    depth_ = (inputs + pair - 1) / pair * pair;
+    const std::size_t width = static_cast<std::size_t>(panels) * panel;
+    const std::size_t size = storage == Storage::f32 ? sizeof(float) : storage == Storage::bf16 ? 2 : 1;
+    packed_.resize(width * taps * depth_ * size);
+    bias.resize(width);
+    if (storage == Storage::int8) {
+        scale_.resize(width * taps);
+        for (int tap = 0; tap < taps; ++tap)
+            for (int o = 0; o < outputs; ++o) {
+                float most = 0.0f;
+                for (int i = 0; i < inputs; ++i)
+                    most = std::max(most, std::fabs(w[tap * tap_stride + i * in_stride + o * out_stride]));
+                scale_[tap * width + o] = most / kInt8Most;
+            }
+    }
+    std::size_t to = 0;
     for (int p = 0; p < panels; ++p)
         for (int tap = 0; tap < taps; ++tap)
-            for (int i = 0; i < depth; ++i)
-                for (int column = 0; column < panel; ++column, ++to) {
-                    const int o = p * panel + column;
-                    if (o < outputs) *to = w[tap * tap_stride + i * in_stride + o * out_stride];
-                }
+            for (int first = 0; first < depth_; first += pair)
+                for (int column = 0; column < panel; ++column)
+                    for (int i = first; i < first + pair; ++i, ++to) {
+                        const int o = p * panel + column;
+                        if (o >= outputs || i >= inputs) continue;
+                        const float value = w[tap * tap_stride + i * in_stride + o * out_stride];
+                        if (storage == Storage::f32) {
+                            std::memcpy(packed_.data() + to * size, &value, sizeof value);
+                        } else if (storage == Storage::bf16) {
+                            const std::uint16_t rounded = bf16_of(value);
+                            std::memcpy(packed_.data() + to * size, &rounded, sizeof rounded);
+                        } else {
+                            const float scale = scale_[tap * width + o];
+                            const auto rounded = static_cast<std::int8_t>(
+                                scale > 0.0f ? std::lrint(std::min(std::max(value / scale, -127.0f), 127.0f)) : 0);
+                            std::memcpy(packed_.data() + to, &rounded, sizeof rounded);
+                        }
+                    }
     if (bias_ != nullptr) std::memcpy(bias.data(), bias_, sizeof(float) * static_cast<std::size_t>(outputs));
 }
 
-void PackedWeights::multiply(const float* const* rows, int m, float* y, std::ptrdiff_t y_stride, bool accumulate,
-                             bool relu, const float* bias_instead) const noexcept {
-    simd().gemm({rows, m, taps, depth, weights.data(), panels, bias_instead ? bias_instead : bias.data(), y, y_stride,
-                 accumulate, relu});
+bool PackedWeights::half_rows() const noexcept {
+    return storage == Storage::int8 || (storage == Storage::bf16 && simd_->bf16_rows);
+}
+
+GemmRow PackedWeights::prepare(const float* x, std::uint16_t* half) const noexcept {
+    if (!half_rows()) return {x, nullptr, nullptr, 1.0f};
+    if (storage == Storage::bf16) {
+        simd_->to_bf16(x, inputs, half);
+        return {half, nullptr, nullptr, 1.0f};
+    }
+    // The sum of a tap stays within int32.
+    const int limit = std::min(SHRT_MAX, INT_MAX / kInt8Most / inputs);
+    return {half, nullptr, nullptr, simd_->to_int16(x, inputs, limit, reinterpret_cast<std::int16_t*>(half))};
+}
+
+void PackedWeights::multiply(const GemmRow* rows, const int* tap_start, bool accumulate, bool relu,
+                             const float* bias_instead) const noexcept {
+    simd_->gemm[static_cast<int>(storage)]({rows, tap_start, taps, depth_, packed_.data(), scale_.data(), panels,
+                                            bias_instead ? bias_instead : bias.data(), accumulate, relu});
 }
 
 }  // namespace beingh0

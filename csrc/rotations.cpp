@@ -1,5 +1,5 @@
-// Rotation conversions. Arithmetic in double, so that inputs near 0 and pi keep all the digits float32 has; only
-// axis-angle to matrix, which forward kinematics needs 16 times per hand, is vectorised float32 (simd/rotations.cpp).
+// Rotation conversions. Arithmetic in double, so that inputs near 0 and pi keep all the digits float32 has; what
+// forward kinematics needs 16 times per hand, axis-angle and 6D to matrices, is vectorised (simd/rotations.cpp).
 #include <cmath>
 
 #include "kernels.hpp"
@@ -70,12 +70,6 @@ void write(const double (&q)[4], float* out) noexcept {
     for (int i = 0; i < 4; ++i) out[i] = static_cast<float>(q[i]);
 }
 
-void normalise3(double (&v)[3]) noexcept {
-    constexpr double kFloor = 1e-12;  // as upstream: a vector of zeros stays one instead of becoming NaN
-    const double norm = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-    for (double& value : v) value /= norm > kFloor ? norm : kFloor;
-}
-
 }  // namespace
 
 void axis_angle_to_matrix(const float* axis_angle, std::int64_t n, float* matrix) noexcept {
@@ -124,24 +118,7 @@ void matrix_to_axis_angle(const float* matrix, std::int64_t n, float* axis_angle
 }
 
 void rot6d_to_matrix(const float* rot6d, std::int64_t n, bool interleaved, float* matrix) noexcept {
-    const int step = interleaved ? 2 : 1, second = interleaved ? 1 : 3;
-    for (std::int64_t i = 0; i < n; ++i, rot6d += 6, matrix += 9) {
-        double a[3], b[3];
-        for (int k = 0; k < 3; ++k) {
-            a[k] = rot6d[k * step];
-            b[k] = rot6d[second + k * step];
-        }
-        normalise3(a);
-        const double dot = a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-        for (int k = 0; k < 3; ++k) b[k] -= dot * a[k];
-        normalise3(b);
-        for (int k = 0; k < 3; ++k) {
-            const int k1 = (k + 1) % 3, k2 = (k + 2) % 3;
-            matrix[3 * k] = static_cast<float>(a[k]);
-            matrix[3 * k + 1] = static_cast<float>(b[k]);
-            matrix[3 * k + 2] = static_cast<float>(a[k1] * b[k2] - a[k2] * b[k1]);
-        }
-    }
+    simd().rot6d_to_matrix(rot6d, n, interleaved, matrix);
 }
 
 void matrix_to_rot6d(const float* matrix, std::int64_t n, bool interleaved, float* rot6d) noexcept {

@@ -11,6 +11,7 @@ namespace beingh0 {
 namespace sse42 { extern const Simd table; }
 namespace avx2 { extern const Simd table; }
 namespace avx512 { extern const Simd table; }
+namespace avx512bf16 { extern const Simd table; }
 #elif defined(__aarch64__)
 namespace neon { extern const Simd table; }
 #else
@@ -20,8 +21,8 @@ namespace generic { extern const Simd table; }
 namespace {
 
 struct Choice {
-    const Simd* tables[3];
-    const char* names[3];
+    const Simd* tables[4];
+    const char* names[4];
     int count = 0;
 
     void add(const Simd& table) {
@@ -33,8 +34,10 @@ struct Choice {
 #if defined(__x86_64__)
         __builtin_cpu_init();
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+            if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")) add(avx512bf16::table);
             add(avx512::table);
+        }
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(avx2::table);
         add(sse42::table);
 #elif defined(__aarch64__)
@@ -50,24 +53,27 @@ const Choice& choice() {
     return chosen;
 }
 
-const Simd& pick() {
+const Simd& pick(const char* wanted, const char* who) {
     const Choice& c = choice();
-    const char* wanted = std::getenv("BEINGH0_ISA");
     if (wanted == nullptr || *wanted == '\0') return *c.tables[0];
     std::string known;
     for (int i = 0; i < c.count; ++i) {
         if (std::strcmp(wanted, c.names[i]) == 0) return *c.tables[i];
         known += (i ? ", " : "") + std::string(c.names[i]);
     }
-    throw std::invalid_argument("BEINGH0_ISA: this machine runs " + known + "; got " + wanted);
+    throw std::invalid_argument(std::string(who) + ": this machine runs " + known + "; got " + wanted);
+}
+
+const Simd*& current() {
+    static const Simd* table = &pick(std::getenv("BEINGH0_ISA"), "BEINGH0_ISA");
+    return table;
 }
 
 }  // namespace
 
-const Simd& simd() {
-    static const Simd& table = pick();
-    return table;
-}
+const Simd& simd() { return *current(); }
+
+void use_isa(const char* name) { current() = &pick(name, "isa"); }
 
 const char* const* available_isas(int& count) noexcept {
     count = choice().count;

@@ -12,16 +12,29 @@ namespace beingh0 {
 
 enum class Activation : int { relu, silu, gelu };
 
+// How weights are kept. Sums are float32 whatever it is (int8: int32 within a tap, which is exact, float32 between taps).
+enum class Storage : int { f32, bf16, int8 };
+constexpr int kStorages = 3;
+
+// One row of X: its product with a tap's weights is added to y, and to y2 unless that is null (an upsampled frame is
+// multiplied once for both frames it becomes).
+struct GemmRow {
+    const void* x;  // `depth` floats; int16 with int8 weights; bf16 with bf16 weights if Simd::bf16_rows
+    float* y;       // at least panels * panel floats
+    float* y2;
+    float scale;    // of the int16 row
+};
+
 // Y = bias + sum over taps of X_tap W_tap.  Rows are pointers, so padding, stride, dilation and upsampling of a
-// convolution are a matter of where they point (a row of zeros outside the sequence) and nothing is copied.
+// convolution are a matter of where they point and nothing is copied.
 struct Gemm {
-    const float* const* rows;  // [taps][m] pointers to at least `depth` floats
-    int m, taps, depth;
-    const float* weights;      // [panels][taps][depth][panel], 64-byte aligned
+    const GemmRow* rows;       // those of tap 0, then of tap 1 ..; tap 0 names every row of Y, the others may skip some
+    const int* tap_start;      // [taps + 1] into rows
+    int taps, depth;           // depth is even except with f32 weights
+    const void* weights;       // 64-byte aligned; f32: [panels][taps][depth][panel], else [panels][taps][depth/2][panel][2]
+    const float* weight_scale; // int8: [taps][panels * panel]
     int panels;
     const float* bias;         // [panels * panel]
-    float* y;                  // [m] rows of at least panels * panel floats
-    ptrdiff_t y_stride;        // floats between rows of y
     bool accumulate;           // add to what y holds
     bool relu;                 // max(., 0) at the end; NaN stays NaN
 };
@@ -42,7 +55,13 @@ struct Skin {
 struct Simd {
     const char* name;
     int panel;     // output columns per panel of packed weights
-    void (*gemm)(const Gemm&) noexcept;
+    bool bf16_rows;  // bf16 weights are multiplied with rows rounded to bf16 (the instruction wants both so)
+    void (*gemm[kStorages])(const Gemm&) noexcept;
+    // x[n] -> bf16, nearest, ties to even; a zero follows an odd n.
+    void (*to_bf16)(const float* x, int n, uint16_t* y) noexcept;
+    // x[n] -> integers of at most `limit` times the scale returned, which is NaN if x holds something not finite; a
+    // zero follows an odd n.
+    float (*to_int16)(const float* x, int n, int limit, int16_t* y) noexcept;
     void (*skin)(const Skin&) noexcept;
     // Rows are `stride` floats apart; channels beyond `channels` are left alone. Operations on x -> y, x may equal y.
     void (*activate)(const float* x, float* y, int rows, int channels, ptrdiff_t stride, Activation) noexcept;
@@ -53,13 +72,19 @@ struct Simd {
                       const float* scale, const float* shift, float eps) noexcept;
     // n rotations of at most some thousand turns, radians -> row-major 3x3.
     void (*axis_angle_to_matrix)(const float* axis_angle, int64_t n, float* matrix) noexcept;
+    // First two columns of each matrix, row by row (interleaved) or one after the other -> row-major 3x3.
+    void (*rot6d_to_matrix)(const float* rot6d, int64_t n, bool interleaved, float* matrix) noexcept;
     // y = rows[0] + .. + rows[count - 1]
     void (*sum_rows)(const float* const* rows, int count, int channels, float* y) noexcept;
 };
 
-// The table in use: the best this machine runs, or the one BEINGH0_ISA names.
-// Throws std::invalid_argument when BEINGH0_ISA names a set that is unknown or absent here.
+// The table in use: the best this machine runs, or the one that use_isa or the environment's BEINGH0_ISA named.
+// Objects keep the table they were built with. Throws std::invalid_argument when BEINGH0_ISA names a set that is
+// unknown or absent here.
 const Simd& simd();
+
+// From now on; null or "" for the best. Throws std::invalid_argument as above. Not while others build or convert.
+void use_isa(const char* name);
 
 // Names of the tables this machine can run, best first.
 const char* const* available_isas(int& count) noexcept;

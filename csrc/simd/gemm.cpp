@@ -7,71 +7,167 @@ namespace beingh0 {
 namespace BEINGH0_ISA {
 namespace {
 
-// A tile of R rows x P panels, held in registers.
-template <int R, int P>
-void tile(const Gemm& g, int row, int panel) {
-    constexpr int V = 2 * P;
-    Vec sum[R][V];
-    float* const y = g.y + row * g.y_stride + panel * kPanel;
-    for (int v = 0; v < V; ++v) {
-        const Vec bias = load(g.bias + panel * kPanel + v * kLanes);
-        for (int r = 0; r < R; ++r)
-            sum[r][v] = g.accumulate ? bias + load(y + r * g.y_stride + v * kLanes) : bias;
+struct F32 {
+    static constexpr int kStep = 1, kBytes = 4;  // inputs taken at once, bytes of a weight
+    typedef Vec Sum;
+    static BEINGH0_INLINE Vec weight(const char* p) { return *reinterpret_cast<const Vec*>(p); }
+    static BEINGH0_INLINE float input(const void* x, int step) { return static_cast<const float*>(x)[step]; }
+    static BEINGH0_INLINE Vec add(Vec sum, Vec w, float x) { return sum + w * x; }
+    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
+};
+
+struct Int8 {
+    static constexpr int kStep = 2, kBytes = 1;
+    typedef IntVec Sum;
+    static BEINGH0_INLINE ShortVec weight(const char* p) { return widen(reinterpret_cast<const int8_t*>(p)); }
+    static BEINGH0_INLINE ShortVec input(const void* x, int step) {
+        return splat_pair(static_cast<const char*>(x) + 4 * static_cast<ptrdiff_t>(step));
     }
-    const ptrdiff_t panel_size = static_cast<ptrdiff_t>(g.taps) * g.depth * kPanel;
-    const float* w = g.weights + panel * panel_size;
-    for (int tap = 0; tap < g.taps; ++tap) {
-        const float* x[R];
-        for (int r = 0; r < R; ++r) x[r] = g.rows[static_cast<ptrdiff_t>(tap) * g.m + row + r];
-        for (int c = 0; c < g.depth; ++c, w += kPanel) {
-            Vec weight[V];
-            for (int v = 0; v < V; ++v) weight[v] = load(w + (v / 2) * panel_size + (v % 2) * kLanes);
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) sum[r][v] += x[r][c] * weight[v];
+    static BEINGH0_INLINE IntVec add(IntVec sum, ShortVec w, ShortVec x) { return add_products(sum, w, x); }
+    static BEINGH0_INLINE Vec finish(IntVec sum, const float* weight_scale, float scale) {
+        return __builtin_convertvector(sum, Vec) * (load(weight_scale) * scale);
+    }
+};
+
+#if defined(__AVX512BF16__)
+struct Bf16 {
+    static constexpr int kStep = 2, kBytes = 2;
+    typedef Vec Sum;
+    static BEINGH0_INLINE ShortVec weight(const char* p) { return *reinterpret_cast<const ShortVec*>(p); }
+    static BEINGH0_INLINE ShortVec input(const void* x, int step) {
+        return splat_pair(static_cast<const char*>(x) + 4 * static_cast<ptrdiff_t>(step));
+    }
+    static BEINGH0_INLINE Vec add(Vec sum, ShortVec w, ShortVec x) {
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
+    }
+    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
+};
+#else
+struct Bf16 {  // a bf16 is the upper half of a float
+    static constexpr int kStep = 2, kBytes = 2;
+    typedef Vec Sum;
+    struct Pair {
+        Vec even, odd;
+    };
+    struct Input {
+        float even, odd;
+    };
+    static BEINGH0_INLINE Pair weight(const char* p) {
+        const BitVec bits = *reinterpret_cast<const BitVec*>(p);
+        return {(Vec)(bits << 16), (Vec)(bits & 0xffff0000u)};
+    }
+    static BEINGH0_INLINE Input input(const void* x, int step) {
+        const float* const pair = static_cast<const float*>(x) + 2 * step;
+        return {pair[0], pair[1]};
+    }
+    static BEINGH0_INLINE Vec add(Vec sum, const Pair& w, const Input& x) {
+        return sum + w.even * x.even + w.odd * x.odd;
+    }
+    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
+};
+#endif
+
+// R rows x P panels of one tap, held in registers.
+template <typename Kind, int R, int P>
+void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
+    constexpr int V = 2 * P;
+    constexpr ptrdiff_t kVector = static_cast<ptrdiff_t>(kLanes) * Kind::kStep * Kind::kBytes;
+    const ptrdiff_t tap_size = static_cast<ptrdiff_t>(g.depth) * kPanel * Kind::kBytes;
+    const ptrdiff_t panel_size = g.taps * tap_size;
+    const char* w = static_cast<const char*>(g.weights) + panel * panel_size + tap * tap_size;
+    const void* x[R];
+    for (int r = 0; r < R; ++r) x[r] = row[r].x;
+    typename Kind::Sum sum[R][V] = {};
+    const int steps = g.depth / Kind::kStep;
+    for (int c = 0; c < steps; ++c, w += 2 * kVector) {
+        decltype(Kind::weight(w)) weight[V];
+        for (int v = 0; v < V; ++v) weight[v] = Kind::weight(w + (v / 2) * panel_size + (v % 2) * kVector);
+        for (int r = 0; r < R; ++r) {
+            const auto input = Kind::input(x[r], c);
+            for (int v = 0; v < V; ++v) sum[r][v] = Kind::add(sum[r][v], weight[v], input);
         }
     }
-    const Vec zero = {};
+    const ptrdiff_t column = static_cast<ptrdiff_t>(panel) * kPanel;
+    const float* scale = nullptr;
+    if (Kind::kBytes == 1) scale = g.weight_scale + tap * static_cast<ptrdiff_t>(g.panels) * kPanel;
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v)
-            store(y + r * g.y_stride + v * kLanes, g.relu ? (sum[r][v] < zero ? zero : sum[r][v]) : sum[r][v]);
+        for (int v = 0; v < V; ++v) {
+            const ptrdiff_t at = column + v * kLanes;
+            Vec value = Kind::finish(sum[r][v], scale + (Kind::kBytes == 1 ? at : 0), row[r].scale);
+            if (tap == 0) value += load(g.bias + at);
+            const bool add = tap != 0 || g.accumulate;
+            store(row[r].y + at, add ? load(row[r].y + at) + value : value);
+            if (row[r].y2 != nullptr) store(row[r].y2 + at, add ? load(row[r].y2 + at) + value : value);
+        }
 }
 
-template <int P>
-void tile_of(int rows, const Gemm& g, int row, int panel) {
+template <typename Kind, int P>
+void tile_of(int rows, const Gemm& g, const GemmRow* row, int panel, int tap) {
     switch (rows) {
-        case 1: return tile<1, P>(g, row, panel);
-        case 2: return tile<2, P>(g, row, panel);
-        case 3: return tile<3, P>(g, row, panel);
-        case 4: return tile<4, P>(g, row, panel);
+        case 1: return tile<Kind, 1, P>(g, row, panel, tap);
+        case 2: return tile<Kind, 2, P>(g, row, panel, tap);
         default: break;
     }
-    if constexpr (P == 1 && kRows > 4) {
-        if (rows == 5) return tile<5, P>(g, row, panel);
-        if (rows == 6) return tile<6, P>(g, row, panel);
-        if constexpr (kRows > 6) {
-            if (rows == 7) return tile<7, P>(g, row, panel);
-            if (rows == 8) return tile<8, P>(g, row, panel);
+    if constexpr (P == 1) {
+        if (rows == 3) return tile<Kind, 3, P>(g, row, panel, tap);
+        if (rows == 4) return tile<Kind, 4, P>(g, row, panel, tap);
+        if constexpr (kRows > 4) {
+            if (rows == 5) return tile<Kind, 5, P>(g, row, panel, tap);
+            if (rows == 6) return tile<Kind, 6, P>(g, row, panel, tap);
         }
+        if constexpr (kRows > 6) {
+            if (rows == 7) return tile<Kind, 7, P>(g, row, panel, tap);
+            if (rows == 8) return tile<Kind, 8, P>(g, row, panel, tap);
+        }
+    }
+}
+
+BEINGH0_INLINE void clamp_row(float* y, int columns) {
+    const Vec zero = {};
+    for (int at = 0; at < columns; at += kLanes) {
+        const Vec value = load(y + at);
+        store(y + at, value < zero ? zero : value);
+    }
+}
+
+void clamp(const Gemm& g, int panel, int panels) {
+    const ptrdiff_t column = static_cast<ptrdiff_t>(panel) * kPanel;
+    for (int r = 0; r < g.tap_start[1]; ++r) {
+        clamp_row(g.rows[r].y + column, panels * kPanel);
+        if (g.rows[r].y2 != nullptr) clamp_row(g.rows[r].y2 + column, panels * kPanel);
+    }
+}
+
+// Panels outside, rows inside: a panel of weights is read from memory once and stays in cache for all rows.
+template <typename Kind>
+void gemm(const Gemm& g) noexcept {
+    // With one or two rows a single panel leaves the adders waiting on each other: take several side by side.
+    constexpr int kWide = kLanes >= 16 ? 4 : 2;
+    int panel = 0;
+    if (g.taps == 1 && g.tap_start[1] <= 2 && g.tap_start[1] > 0)
+        for (; panel + kWide <= g.panels; panel += kWide) {
+            tile_of<Kind, kWide>(g.tap_start[1], g, g.rows, panel, 0);
+            if (g.relu) clamp(g, panel, kWide);
+        }
+    for (; panel < g.panels; ++panel) {
+        for (int tap = 0; tap < g.taps; ++tap) {
+            const int first = g.tap_start[tap], count = g.tap_start[tap + 1] - first;
+            const int tiles = (count + kRows - 1) / kRows;
+            for (int t = 0, row = 0; t < tiles; ++t) {
+                const int rows = (count - row + tiles - t - 1) / (tiles - t);
+                tile_of<Kind, 1>(rows, g, g.rows + first + row, panel, tap);
+                row += rows;
+            }
+        }
+        if (g.relu) clamp(g, panel, 1);
     }
 }
 
 }  // namespace
 
-// Panels outside, rows inside: a panel of weights is read from memory once and stays in cache for all rows.
-void gemm(const Gemm& g) noexcept {
-    const int tiles = (g.m + kRows - 1) / kRows;
-    // With one or two rows a single panel leaves the adders waiting on each other: take several side by side.
-    constexpr int kWide = kLanes >= 16 ? 4 : 2;
-    int panel = 0;
-    if (g.m <= 2 && g.m > 0)
-        for (; panel + kWide <= g.panels; panel += kWide) tile_of<kWide>(g.m, g, 0, panel);
-    for (; panel < g.panels; ++panel)
-        for (int t = 0, row = 0; t < tiles; ++t) {
-            const int rows = (g.m - row + tiles - t - 1) / (tiles - t);
-            tile_of<1>(rows, g, row, panel);
-            row += rows;
-        }
-}
+void gemm_f32(const Gemm& g) noexcept { gemm<F32>(g); }
+void gemm_bf16(const Gemm& g) noexcept { gemm<Bf16>(g); }
+void gemm_int8(const Gemm& g) noexcept { gemm<Int8>(g); }
 
 }  // namespace BEINGH0_ISA
 }  // namespace beingh0

@@ -1,4 +1,4 @@
-// Axis-angle to matrix for many rotations at once.
+// What forward kinematics converts 16 times per hand: axis-angle and 6D to matrices, many at once.
 #include "vec.hpp"
 
 namespace beingh0 {
@@ -30,21 +30,63 @@ void block(const float* axis_angle, int count, float* matrix) noexcept {
         // sin(half)/angle without dividing by a small angle
         const float scale = turns == 0.0f ? 0.5f * sine : r * sine / angle;
         const float x = scale * x0, y = scale * y0, z = scale * z0;
-        m[0][j] = 1.0f - 2.0f * (y * y + z * z);
-        m[1][j] = 2.0f * (x * y - w * z);
-        m[2][j] = 2.0f * (x * z + w * y);
-        m[3][j] = 2.0f * (x * y + w * z);
-        m[4][j] = 1.0f - 2.0f * (x * x + z * z);
-        m[5][j] = 2.0f * (y * z - w * x);
-        m[6][j] = 2.0f * (x * z - w * y);
-        m[7][j] = 2.0f * (y * z + w * x);
-        m[8][j] = 1.0f - 2.0f * (x * x + y * y);
+        // 2 / |q|^2, so that rounding in the quaternion turns the matrix a little but does not stretch it
+        const float two = 2.0f / (w * w + x * x + y * y + z * z);
+        m[0][j] = 1.0f - two * (y * y + z * z);
+        m[1][j] = two * (x * y - w * z);
+        m[2][j] = two * (x * z + w * y);
+        m[3][j] = two * (x * y + w * z);
+        m[4][j] = 1.0f - two * (x * x + z * z);
+        m[5][j] = two * (y * z - w * x);
+        m[6][j] = two * (x * z - w * y);
+        m[7][j] = two * (y * z + w * x);
+        m[8][j] = 1.0f - two * (x * x + y * y);
+    }
+    for (int j = 0; j < count; ++j)
+        for (int i = 0; i < 9; ++i) matrix[9 * j + i] = m[i][j];
+}
+
+// In double: what is left of the second column after the first is taken out may be small.
+void block_6d(const float* rot6d, int count, bool interleaved, float* matrix) noexcept {
+    constexpr double kFloor = 1e-12;  // as upstream: a vector of zeros stays one instead of becoming NaN
+    const int step = interleaved ? 2 : 1, second = interleaved ? 1 : 3;
+    double a[3][kBlock] = {}, b[3][kBlock] = {};
+    for (int j = 0; j < count; ++j)
+        for (int i = 0; i < 3; ++i) {
+            a[i][j] = rot6d[6 * j + i * step];
+            b[i][j] = rot6d[6 * j + second + i * step];
+        }
+    float m[9][kBlock];
+    for (int j = 0; j < kBlock; ++j) {
+        double x = a[0][j], y = a[1][j], z = a[2][j], u = b[0][j], v = b[1][j], w = b[2][j];
+        double size = __builtin_sqrt(x * x + y * y + z * z);
+        double gain = 1.0 / (size > kFloor ? size : kFloor);
+        x *= gain, y *= gain, z *= gain;
+        const double dot = x * u + y * v + z * w;
+        u -= dot * x, v -= dot * y, w -= dot * z;
+        size = __builtin_sqrt(u * u + v * v + w * w);
+        gain = 1.0 / (size > kFloor ? size : kFloor);
+        u *= gain, v *= gain, w *= gain;
+        m[0][j] = static_cast<float>(x);
+        m[1][j] = static_cast<float>(u);
+        m[2][j] = static_cast<float>(y * w - z * v);
+        m[3][j] = static_cast<float>(y);
+        m[4][j] = static_cast<float>(v);
+        m[5][j] = static_cast<float>(z * u - x * w);
+        m[6][j] = static_cast<float>(z);
+        m[7][j] = static_cast<float>(w);
+        m[8][j] = static_cast<float>(x * v - y * u);
     }
     for (int j = 0; j < count; ++j)
         for (int i = 0; i < 9; ++i) matrix[9 * j + i] = m[i][j];
 }
 
 }  // namespace
+
+void rot6d_to_matrix(const float* rot6d, int64_t n, bool interleaved, float* matrix) noexcept {
+    for (int64_t i = 0; i < n; i += kBlock)
+        block_6d(rot6d + 6 * i, n - i < kBlock ? static_cast<int>(n - i) : kBlock, interleaved, matrix + 9 * i);
+}
 
 void axis_angle_to_matrix(const float* axis_angle, int64_t n, float* matrix) noexcept {
     for (int64_t i = 0; i < n; i += kBlock)

@@ -6,9 +6,16 @@ namespace BEINGH0_ISA {
 #define BEINGH0_STRING_(x) #x
 #define BEINGH0_STRING(x) BEINGH0_STRING_(x)
 
+#if defined(__AVX512BF16__)
+constexpr bool kBf16Rows = true;
+#else
+constexpr bool kBf16Rows = false;
+#endif
+
 extern const Simd table;
-const Simd table = {BEINGH0_STRING(BEINGH0_ISA), kPanel, gemm, skin, activate, affine, normalise,
-                    axis_angle_to_matrix, sum_rows};
+const Simd table = {BEINGH0_STRING(BEINGH0_ISA), kPanel, kBf16Rows, {gemm_f32, gemm_bf16, gemm_int8},
+                    to_bf16, to_int16, skin, activate, affine, normalise, axis_angle_to_matrix,
+                    rot6d_to_matrix, sum_rows};
 
 }  // namespace BEINGH0_ISA
 }  // namespace beingh0

@@ -1,7 +1,14 @@
-// Vectors of the instruction set this file is compiled for, as the compiler's own vector types (GCC and Clang).
+// Vectors of the instruction set this file is compiled for, as the compiler's own vector types (GCC and Clang), and the
+// few operations on pairs of 16-bit numbers that have no spelling in those.
 #pragma once
 
 #include "../simd.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #ifndef BEINGH0_ISA
 #error "compile with -DBEINGH0_ISA=<namespace>"
@@ -25,17 +32,59 @@ constexpr int kRows = 4;
 #endif
 constexpr int kPanel = 2 * kLanes;  // two vectors wide: each broadcast value is used twice
 
+#define BEINGH0_INLINE inline __attribute__((always_inline))
+
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(float)), aligned(1), may_alias));
+typedef uint32_t BitVec __attribute__((vector_size(kLanes * sizeof(float)), aligned(1), may_alias));
+typedef int16_t ShortVec __attribute__((vector_size(kLanes * sizeof(float)), aligned(1), may_alias));  // pairs
+typedef int8_t ByteVec __attribute__((vector_size(kLanes * sizeof(int16_t)), aligned(1), may_alias));  // pairs
 
-inline __attribute__((always_inline)) Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline __attribute__((always_inline)) void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+BEINGH0_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+BEINGH0_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+BEINGH0_INLINE Vec splat(float x) { return x - Vec{}; }
 
-void gemm(const Gemm&) noexcept;
+// sum[i] + a[2i] b[2i] + a[2i+1] b[2i+1]
+BEINGH0_INLINE IntVec add_products(IntVec sum, ShortVec a, ShortVec b) {
+#if defined(__AVX512VNNI__)
+    return (IntVec)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return sum + (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return sum + (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return sum + (IntVec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#elif defined(__aarch64__)
+    const int16x8_t u = (int16x8_t)a, v = (int16x8_t)b;
+    return sum + (IntVec)vpaddq_s32(vmull_s16(vget_low_s16(u), vget_low_s16(v)), vmull_high_s16(u, v));
+#else
+    for (int i = 0; i < kLanes; ++i) sum[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
+    return sum;
+#endif
+}
+
+BEINGH0_INLINE ShortVec widen(const int8_t* p) {
+    return __builtin_convertvector(*reinterpret_cast<const ByteVec*>(p), ShortVec);
+}
+
+// The same pair in every lane.
+BEINGH0_INLINE ShortVec splat_pair(const void* p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return (ShortVec)(pair - IntVec{});
+}
+
+void gemm_f32(const Gemm&) noexcept;
+void gemm_bf16(const Gemm&) noexcept;
+void gemm_int8(const Gemm&) noexcept;
+void to_bf16(const float*, int, uint16_t*) noexcept;
+float to_int16(const float*, int, int, int16_t*) noexcept;
 void skin(const Skin&) noexcept;
 void activate(const float*, float*, int, int, ptrdiff_t, Activation) noexcept;
 void affine(const float*, float*, int, int, ptrdiff_t, const float*, const float*) noexcept;
 void normalise(const float*, float*, int, int, ptrdiff_t, const float*, const float*, float) noexcept;
 void axis_angle_to_matrix(const float*, int64_t, float*) noexcept;
+void rot6d_to_matrix(const float*, int64_t, bool, float*) noexcept;
 void sum_rows(const float* const*, int, int, float*) noexcept;
 
 }  // namespace BEINGH0_ISA

@@ -19,6 +19,9 @@ def isa() -> str:
 def available_isas() -> list[str]:
     """Those this machine can run, best first."""
 
+def use_isa(name: str) -> None:
+    """Forces one for what is built from now on (objects keep theirs) and for rotations; "" is the best again."""
+
 # ---- rotations: float32[N, ...] each ----
 
 def axis_angle_to_matrix(axis_angle: _F32) -> _F32: ...
@@ -41,24 +44,32 @@ class HandModel:
         posedirs: _F32,
         j_regressor: _F32,
         weights: _F32,
+        components: _F32,
+        mean_pose: _F32,
         parents: _I32,
         tips: _I32,
+        pose_blends: str = "float32",
     ) -> None:
-        """MANO's arrays ([778, 3], [778, 3, 10], [778, 3, 135], [16, 778], [778, 16]), parents [16], tip vertices
-        of two conventions [2, 5]."""
+        """MANO's arrays ([778, 3], [778, 3, 10], [778, 3, 135], [16, 778], [778, 16], [45, 45], [45]), parents [16],
+        tip vertices of two conventions [2, 5]. pose_blends: float32, bfloat16 or int8, how the mesh's are kept."""
 
     def forward(
         self,
         pose: _F32,
         betas: _F32,
         trans: _F32 | None,
-        mean_pose: _F32 | None,
+        kind: str,
+        mean_pose: bool,
         center: bool,
         tips: int,
-        vertices: bool,
-    ) -> tuple[_F32, _F32 | None]:
-        """pose [N, 16, 3] axis-angle or [N, 16, 3, 3]; betas [10] or [N, 10]; trans [N, 3]; mean_pose [15, 3]
-        -> keypoints [N, 21, 3], mesh [N, 778, 3] or None."""
+        keypoints: _F32,
+        vertices: _F32 | None = None,
+        jacobian: _F32 | None = None,
+    ) -> None:
+        """Writes keypoints [N, 21, 3], and vertices [N, 778, 3] and jacobian [N, 21, 3, 48 or 3 + C] if given.
+
+        pose by kind: axis_angle [N, 16, 3], matrix [N, 16, 3, 3], rot6d_interleaved or rot6d_columns [N, 16, 6],
+        pca [N, 3 + C]; betas [10] or [N, 10]; trans [N, 3]; mean_pose adds the mean (axis_angle, pca)."""
 
 # ---- motion tokenizer ----
 
@@ -76,8 +87,10 @@ class GrqPart:
         frames: int,
         positions: int,
         id_offset: int,
+        weights: str = "float32",
     ) -> None:
-        """codebooks [G, 1 if shared else quantizers, K, C / G]; mean, std [dims]; frames = window + padding."""
+        """codebooks [G, 1 if shared else quantizers, K, C / G]; mean, std [dims]; frames = window + padding;
+        weights of the networks kept as float32, bfloat16 or int8."""
 
     def add_conv(
         self,
@@ -112,6 +125,9 @@ class GrqPart:
         group."""
 
     def finish(self) -> None: ...
+    def weight_bytes(self, *, encoder: bool) -> int:
+        """Of one network, as kept and without what no frame reaches."""
+
     def first_foreign_id(self, ids: _I32, start: int) -> int:
         """Flat index of the first id at [:, start : start + ids_per_block] outside this part's range, or -1."""
 

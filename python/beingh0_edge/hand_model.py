@@ -8,16 +8,19 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from beingh0_edge import _kernels, safe_pickle
+from beingh0_edge.arrays import ArrayLike, Workers, as_array, shares
 from beingh0_edge.errors import BundleError
+from beingh0_edge.rotations import Rot6dLayout
 from beingh0_edge.types import SIDES, FloatArray, IntArray, Side
 
 _log = logging.getLogger(__name__)
+
+Weights = Literal["float32", "bfloat16", "int8"]
 
 VERTICES, FACES, JOINTS, KEYPOINTS, BETAS, POSE_DIRS = 778, 1538, 16, 21, 10, 135
 
@@ -36,7 +39,7 @@ PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 _LONGEST_AXIS_M = (0.02, 1.0)  # a hand in metres; outside, the file is in other units
 _WEIGHT_SUM_TOLERANCE = 1e-3  # float32 rows of MANO sum to one within 1e-6
 
-ArrayLike = npt.NDArray[Any]
+_HANDS_PER_THREAD = 32  # fewer are done before another thread has woken
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +48,12 @@ class HandPoints:
 
     joints    float32[..., 21, 3]: wrist, thumb x4, index x4, middle x4, ring x4, little x4, base to tip
     vertices  float32[..., 778, 3], or None unless asked for
+    jacobian  float32[..., 21, 3, P], joints by pose numbers (metres per radian), or None unless asked for
     """
 
     joints: FloatArray
-    vertices: FloatArray | None
+    vertices: FloatArray | None = None
+    jacobian: FloatArray | None = None
 
 
 class HandModel:
@@ -57,11 +62,17 @@ class HandModel:
     Pose order is MANO's: wrist, then index, middle, little, ring, thumb with three joints each. Thread safe.
     """
 
-    def __init__(self, arrays: dict[str, ArrayLike], side: Side = "right", *,
-                 source: str = "hand model") -> None:
-        """arrays: the keys of `SHAPES`, as in a MANO file. Raises BundleError naming `source`."""
+    def __init__(self, arrays: dict[str, ArrayLike], side: Side = "right", *, source: str = "hand model",
+                 pose_blends: Weights = "float32", threads: int = 1) -> None:
+        """arrays: the keys of `SHAPES`, as in a MANO file. Raises BundleError naming `source`.
+
+        pose_blends  how the mesh's pose blend shapes are kept, "float32", "bfloat16" or "int8": a half or a quarter
+                     of the bytes a mesh reads. joints do not depend on it; docs/kernels.md has the vertices' error
+        threads      large batches are shared among at most this many
+        """
         if side not in SIDES:
             raise ValueError(f"side: expected 'left' or 'right', got {side!r}")
+        self._workers = Workers(threads)
         checked = _check(arrays, source)
         self.side: Side = side
         self.faces: IntArray = np.ascontiguousarray(checked["f"], np.int32)
@@ -77,18 +88,20 @@ class HandModel:
             v_template=self.template_m, shapedirs=self.shape_dirs, weights=self.skin_weights,
             posedirs=np.ascontiguousarray(checked["posedirs"], np.float32),
             j_regressor=np.ascontiguousarray(checked["J_regressor"], np.float32),
-            parents=np.array(PARENTS, np.int32),
+            components=self.components, mean_pose=self.mean_pose_rad, parents=np.array(PARENTS, np.int32),
+            pose_blends=pose_blends,
             tips=np.array([TIP_VERTICES[name][side] for name in TIP_VERTICES], np.int32))
 
     @classmethod
-    def load(cls, path: str | Path, side: Side = "right") -> HandModel:
-        """Read a hand from .npz (MANO's keys) or from a MANO pickle.
+    def load(cls, path: str | Path, side: Side = "right", *, pose_blends: Weights = "float32",
+             threads: int = 1) -> HandModel:
+        """Read a hand from .npz (MANO's keys) or from a MANO pickle; options as in the constructor.
 
         Nothing in a pickle is executed. Raises BundleError naming the file, with what was got and expected.
         """
         start = time.perf_counter()
         path = Path(path)
-        model = cls(_read(path), side, source=str(path))
+        model = cls(_read(path), side, source=str(path), pose_blends=pose_blends, threads=threads)
         _log.info("loaded hand model %s (%s) in %.3f s", path, side, time.perf_counter() - start)
         return model
 
@@ -103,7 +116,8 @@ class HandModel:
 
     def forward(self, pose: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
                 flat_hand_mean: bool = True, center: bool = True, tips: str = "manotorch",
-                vertices: bool = False, pca_components: int | None = None) -> HandPoints:
+                vertices: bool = False, pca_components: int | None = None, jacobian: bool = False,
+                out: HandPoints | None = None) -> HandPoints:
         """Pose to keypoints.
 
         pose   float[..., 48]: axis-angle of wrist, then fingers, radians; or float[..., 3 + pca_components]
@@ -112,60 +126,96 @@ class HandModel:
         flat_hand_mean  False adds the model's mean pose to the fingers
         center  True puts the wrist joint at the origin, so that trans is its position; False is classic MANO
         tips   "manotorch" (as Being-H0) or "smplx"
+        jacobian  also the exact derivative of joints by the numbers of pose: [..., 21, 3, 48 or 3 + pca_components]
+        out    an earlier result of the same shape to be written over and returned; nothing else is allocated
+        Arrays may be numpy's or anything in CPU memory with __dlpack__, such as torch tensors; float32 is not copied.
         Raises: ValueError for another shape or a value that is not finite.
         """
         width = 48 if pca_components is None else 3 + pca_components
         if pca_components is not None and not 1 <= pca_components <= 45:
             raise ValueError(f"pca_components: expected 1 to 45, got {pca_components}")
-        pose = _floats("pose", pose, (width,))
-        if pca_components is not None:
-            fingers = pose[..., 3:] @ self.components[:pca_components]
-            pose = np.concatenate([pose[..., :3], fingers], -1)
-        mean = None if flat_hand_mean else self.mean_pose_rad.reshape(15, 3)
-        batch = pose.shape[:-1]
-        return self._forward(pose.reshape(-1, JOINTS, 3), batch, betas, trans, mean, center, tips, vertices)
+        array = _floats("pose", pose, (width,))
+        batch = array.shape[:-1]
+        kind, shape = ("axis_angle", (-1, JOINTS, 3)) if pca_components is None else ("pca", (-1, width))
+        return self._forward(array.reshape(shape), kind, batch, betas, trans, not flat_hand_mean, center, tips,
+                             vertices, jacobian, out)
 
     def forward_rotmats(self, rotations: ArrayLike, betas: ArrayLike | None = None,
                         trans: ArrayLike | None = None, *, center: bool = True, tips: str = "manotorch",
-                        vertices: bool = False) -> HandPoints:
-        """As `forward`, from rotation matrices float[..., 16, 3, 3]: wrist, then fingers; used as given."""
-        rotations = _floats("rotations", rotations, (JOINTS, 3, 3))
-        batch = rotations.shape[:-3]
-        return self._forward(rotations.reshape(-1, JOINTS, 3, 3), batch, betas, trans, None, center, tips,
-                             vertices)
+                        vertices: bool = False, jacobian: bool = False, out: HandPoints | None = None) -> HandPoints:
+        """As `forward`, from rotation matrices float[..., 16, 3, 3]: wrist, then fingers; used as given.
+
+        jacobian  by 16 rotation vectors, [..., 21, 3, 48]: each turns its joint further in the frame of the joint's
+                  parent, R -> exp(delta) R
+        """
+        array = _floats("rotations", rotations, (JOINTS, 3, 3))
+        return self._forward(array.reshape(-1, JOINTS, 3, 3), "matrix", array.shape[:-3], betas, trans, False, center,
+                             tips, vertices, jacobian, out)
+
+    def forward_rot6d(self, rot6d: ArrayLike, betas: ArrayLike | None = None, trans: ArrayLike | None = None, *,
+                      layout: Rot6dLayout = "interleaved", center: bool = True, tips: str = "manotorch",
+                      vertices: bool = False, jacobian: bool = False, out: HandPoints | None = None) -> HandPoints:
+        """As `forward_rotmats`, from 6D rotations float[..., 16, 6] in either layout of `rotations`."""
+        if layout not in ("interleaved", "columns"):
+            raise ValueError(f"layout: expected 'interleaved' or 'columns', got {layout!r}")
+        array = _floats("rot6d", rot6d, (JOINTS, 6))
+        return self._forward(array.reshape(-1, JOINTS, 6), f"rot6d_{layout}", array.shape[:-2], betas, trans, False,
+                             center, tips, vertices, jacobian, out)
 
     def joints_from_rotmats(self, wrist: ArrayLike, fingers: ArrayLike, betas: ArrayLike | None = None,
                             trans: ArrayLike | None = None) -> FloatArray:
         """float32[..., 21, 3], wrist-centred, from wrist float[..., 3, 3] and fingers float[..., 15, 3, 3]."""
-        wrist = np.asarray(wrist)
-        rotations = np.concatenate([wrist[..., None, :, :], np.asarray(fingers)], -3)
+        wrist = as_array(wrist)
+        rotations = np.concatenate([wrist[..., None, :, :], as_array(fingers)], -3)
         return self.forward_rotmats(rotations, betas, trans).joints
 
-    def _forward(self, pose: FloatArray, batch: tuple[int, ...], betas: ArrayLike | None,
-                 trans: ArrayLike | None, mean: FloatArray | None, center: bool, tips: str,
-                 vertices: bool) -> HandPoints:
+    def _forward(self, pose: FloatArray, kind: str, batch: tuple[int, ...], betas: ArrayLike | None,
+                 trans: ArrayLike | None, mean: bool, center: bool, tips: str, vertices: bool, jacobian: bool,
+                 out: HandPoints | None) -> HandPoints:
         if tips not in TIP_VERTICES:
             raise ValueError(f"tips: expected one of {', '.join(TIP_VERTICES)}, got {tips!r}")
-        shape = np.zeros(BETAS, np.float32) if betas is None else _floats("betas", betas, (BETAS,))
+        shape = _NO_BETAS if betas is None else _floats("betas", betas, (BETAS,))
         if shape.ndim > 1:
             shape = _broadcast("betas", shape, batch)
         offset = None if trans is None else _broadcast("trans", _floats("trans", trans, (3,)), batch)
-        joints, mesh = self._kernel.forward(np.ascontiguousarray(pose), shape, offset, mean, center,
-                                            list(TIP_VERTICES).index(tips), vertices)
-        return HandPoints(joints.reshape(*batch, KEYPOINTS, 3),
-                          None if mesh is None else mesh.reshape(*batch, VERTICES, 3))
+        width = pose.shape[-1] if kind == "pca" else 3 * JOINTS
+        joints = _output("joints", (*batch, KEYPOINTS, 3), out.joints if out else None)
+        mesh = _output("vertices", (*batch, VERTICES, 3), out.vertices if out else None) if vertices else None
+        slope = _output("jacobian", (*batch, KEYPOINTS, 3, width), out.jacobian if out else None) if jacobian else None
+        flat = joints.reshape(-1, KEYPOINTS, 3)
+        flat_mesh = None if mesh is None else mesh.reshape(-1, VERTICES, 3)
+        flat_slope = None if slope is None else slope.reshape(-1, KEYPOINTS, 3, width)
+
+        def share(part: slice) -> None:
+            self._kernel.forward(
+                pose[part], shape[part] if shape.ndim > 1 else shape, None if offset is None else offset[part], kind,
+                mean, center, _TIP_SETS[tips], flat[part], None if flat_mesh is None else flat_mesh[part],
+                None if flat_slope is None else flat_slope[part])
+
+        parts = shares(len(pose), self._workers.threads, _HANDS_PER_THREAD)
+        self._workers.run([lambda part=part: share(part) for part in parts])  # type: ignore[misc]
+        return HandPoints(joints, mesh, slope)
+
+
+_NO_BETAS = np.zeros(BETAS, np.float32)
+_TIP_SETS = {name: i for i, name in enumerate(TIP_VERTICES)}
 
 
 def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "fiu" or array.shape[array.ndim - len(tail):] != tail:
         raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "
                          f"got {array.dtype}{list(array.shape)}")
-    single = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(single).all():
-        bad = int(np.sum(~np.isfinite(single)))
-        raise ValueError(f"{name}: expected finite values, got {bad} that are not")
-    return single
+    return np.ascontiguousarray(array, np.float32)  # that it is finite, the kernel checks
+
+
+def _output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
+    if given is None:
+        return np.empty(shape, np.float32)
+    if given.shape != shape or given.dtype != np.float32 or not given.flags.c_contiguous or not given.flags.writeable:
+        raise ValueError(f"out.{name}: expected writeable, C-contiguous float32{list(shape)}, "
+                         f"got {given.dtype}{list(given.shape)}")
+    return given
 
 
 def _broadcast(name: str, value: FloatArray, batch: tuple[int, ...]) -> FloatArray:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from beingh0_edge import _kernels
+from beingh0_edge.arrays import ArrayLike, Workers, as_array, shares
 from beingh0_edge.errors import BundleError, TokenError
-from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart
+from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart, Weights
 from beingh0_edge.types import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 
-ArrayLike = npt.NDArray[Any]
+_BLOCKS_PER_THREAD = 4  # with fewer, every thread would read all weights for little
 
 
 class MotionTokenizer:
@@ -28,7 +28,10 @@ class MotionTokenizer:
     in part order; `features.split_features(x, tokenizer.parts)` takes them apart. Thread safe.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, weights: Weights = "float32", threads: int = 1) -> None:
+        """Options as in `load`."""
+        self._workers = Workers(threads)
+        self.weights = weights
         self._parts: list[TokenizerPart] = []
         self._kernels: list[_kernels.GrqPart] = []
         self._codebooks: list[FloatArray] = []
@@ -36,7 +39,7 @@ class MotionTokenizer:
             source = TokenizerFolder(folder)
             part = source.geometry(offset=sum(p.num_ids for p in self._parts), start=self.ids_per_block)
             self._codebooks.append(source.codebooks(part))
-            self._kernels.append(source.build(part, self._codebooks[-1]))
+            self._kernels.append(source.build(part, self._codebooks[-1], weights))
             self._parts.append(part)
         first = self._parts[0]
         for part, folder in zip(self._parts, folders, strict=True):
@@ -45,11 +48,14 @@ class MotionTokenizer:
                                   f"got {part.window} at {part.fps:g} fps", str(folder))
 
     @classmethod
-    def load(cls, *folders: str | Path) -> MotionTokenizer:
+    def load(cls, *folders: str | Path, weights: Weights = "float32", threads: int = 1) -> MotionTokenizer:
         """Read published folders in part order (wrist, finger), one folder of a whole-hand model, or a bundle.
 
         A folder holds motion_args.json, motion_meta.json, meta_mask.json and weights as .safetensors or .pth; pickles
         are read without executing anything. A bundle has manifest.json and motion/wrist, motion/finger inside.
+        weights  how the networks' are kept: "float32" (the reference), "bfloat16" or "int8" (a half or a quarter of
+                 the bytes a decode reads; sums stay float32). What that costs in mm: docs/kernels.md
+        threads  parts, and large batches, are shared among at most this many
         Raises: BundleError naming the file, what was got and what was expected.
         """
         start = time.perf_counter()
@@ -60,7 +66,7 @@ class MotionTokenizer:
             root = paths[0] / "motion"
             names = ("wrist", "finger") if not (root / "whole").is_dir() else ("whole",)
             paths = [root / name for name in names]
-        tokenizer = cls(paths)
+        tokenizer = cls(paths, weights=weights, threads=threads)
         _log.info("loaded motion tokenizer %s (%d ids) in %.3f s", ", ".join(map(str, paths)), tokenizer.num_ids,
                   time.perf_counter() - start)
         return tokenizer
@@ -103,11 +109,14 @@ class MotionTokenizer:
         """
         blocks, batch = self._blocks(ids)
         out = np.empty((len(blocks), self.window, self.dims), np.float32)
+        tasks: list[Callable[[], None]] = []
         column = 0
         for part, kernel in zip(self._parts, self._kernels, strict=True):
             self._check_range(blocks, part, kernel)
-            kernel.decode(blocks, part.start, out, column)
+            tasks += [partial(kernel.decode, blocks[share], part.start, out[share], column)
+                      for share in self._shares(len(blocks))]
             column += part.dims
+        self._workers.run(tasks)
         return out.reshape(*batch, self.window, self.dims)
 
     def encode(self, *part_features: ArrayLike) -> IntArray:
@@ -124,8 +133,10 @@ class MotionTokenizer:
             raise ValueError("part_features: expected the same leading axes, got "
                              + " and ".join(str(list(array.shape)) for array in arrays))
         ids = np.empty((int(np.prod(batch, dtype=np.int64)), self.ids_per_block), np.int32)
-        for array, part, kernel in zip(arrays, self._parts, self._kernels, strict=True):
-            kernel.encode(array.reshape(-1, part.window, part.dims), ids, part.start)
+        self._workers.run([
+            partial(kernel.encode, array.reshape(-1, part.window, part.dims)[share], ids[share], part.start)
+            for array, part, kernel in zip(arrays, self._parts, self._kernels, strict=True)
+            for share in self._shares(len(ids))])
         return ids.reshape(*batch, self.ids_per_block)
 
     def dequantize(self, ids: ArrayLike, part: int | str) -> FloatArray:
@@ -143,6 +154,9 @@ class MotionTokenizer:
         latent = self._kernels[index].latent(array.reshape(-1, *array.shape[-2:]))
         return latent.reshape(*array.shape[:-2], *latent.shape[1:])
 
+    def _shares(self, blocks: int) -> list[slice]:
+        return shares(blocks, -(-self._workers.threads // len(self._parts)), _BLOCKS_PER_THREAD)
+
     def _index(self, part: int | str) -> int:
         names = [p.name for p in self._parts]
         if isinstance(part, str) and part in names:
@@ -152,7 +166,7 @@ class MotionTokenizer:
         raise ValueError(f"part: expected one of {', '.join(names)} or 0 to {len(names) - 1}, got {part!r}")
 
     def _blocks(self, ids: ArrayLike) -> tuple[IntArray, tuple[int, ...]]:
-        array = np.asarray(ids)
+        array = as_array(ids)
         if array.dtype.kind not in "iu":
             raise TypeError(f"ids: expected integers, got {array.dtype}")
         if array.ndim < 1 or array.shape[-1] != self.ids_per_block:
@@ -170,7 +184,7 @@ class MotionTokenizer:
 
     @staticmethod
     def _features(value: ArrayLike, part: TokenizerPart) -> FloatArray:
-        array = np.asarray(value)
+        array = as_array(value)
         if array.dtype.kind != "f" or array.ndim < 2 or array.shape[-2:] != (part.window, part.dims):
             raise ValueError(f"{part.name} features: expected float[..., {part.window}, {part.dims}], "
                              f"got {array.dtype}{list(array.shape)}")

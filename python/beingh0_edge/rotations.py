@@ -10,16 +10,15 @@ finite come out as such.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from beingh0_edge import _kernels
+from beingh0_edge.arrays import ArrayLike, as_array
 from beingh0_edge.types import FloatArray
 
 Rot6dLayout = Literal["interleaved", "columns"]
-ArrayLike = npt.NDArray[Any]
 
 
 def axis_angle_to_matrix(axis_angle: ArrayLike) -> FloatArray:
@@ -72,7 +71,7 @@ def _interleaved(layout: str) -> bool:
 
 def _convert(kernel: Callable[[FloatArray], FloatArray], name: str, value: ArrayLike,
              tail: tuple[int, ...]) -> FloatArray:
-    array = np.asarray(value)
+    array = as_array(value)
     batch = array.shape[: max(array.ndim - len(tail), 0)]
     if array.dtype.kind not in "fiu" or array.shape != batch + tail:
         raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from beingh0_edge.tokens import PartLayout
 from beingh0_edge.types import FloatArray
 
 State = dict[str, npt.NDArray[Any]]
+Weights = Literal["float32", "bfloat16", "int8"]
 
 # Upstream's search order; of one name the safetensors file is preferred, as it cannot hold code.
 _WEIGHT_STEMS = ("overfit", "net_best_mpjpe", "net_best_mpjpe_labeling")
@@ -156,12 +157,12 @@ class TokenizerFolder:
         stacked.flags.writeable = False
         return stacked
 
-    def build(self, part: TokenizerPart, codebooks: FloatArray) -> _kernels.GrqPart:
+    def build(self, part: TokenizerPart, codebooks: FloatArray, weights: Weights = "float32") -> _kernels.GrqPart:
         """The kernel with all layers of both networks, named as published."""
         mean, std = self.statistics(part)
         kernel = _kernels.GrqPart(codebooks=codebooks, mean=mean, std=std, quantizers=part.quantizers,
                                   window=part.window, frames=part.window + part.padding, positions=part.positions,
-                                  id_offset=part.offset)
+                                  id_offset=part.offset, weights=weights)
         self.networks(part, kernel)
         unknown = sorted(name for name in self.state.keys() - self.used
                          if name.rsplit(".", 1)[-1] not in _TRAINING_STATE)

@@ -1,5 +1,6 @@
 """The tokenizer kernel itself: strict arguments, batches, threads; variants are in test_motion_tokenizer.py."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -205,5 +206,94 @@ def decode_unfinished() -> None:
 def test_a_read_only_output_is_refused() -> None:
     frozen = OUT.copy()
     frozen.flags.writeable = False
-    with pytest.raises(ValueError, match="not writeable"):
+    with pytest.raises(ValueError, match="out: expected an array that is writeable"):
         PART.decode(ids_of(0, 1), 0, frozen, 0)
+
+
+def rounded(weight: np.ndarray, storage: str) -> np.ndarray:
+    """Weights that the storage keeps exactly."""
+    if storage == "bfloat16":
+        return (weight.view(np.uint32) & 0xffff0000).view(np.float32)
+    largest = np.abs(weight).max(1, keepdims=True)  # per output and tap
+    return (np.rint(weight / largest * 127) * largest / 127).astype(np.float32)
+
+
+def part_of(storage: str, keep: str | None = None) -> _kernels.GrqPart:
+    """The decoder of `make_part` with a wide layer; `keep` first rounds the weights to what that storage can hold."""
+    part = empty_part(weights=storage)
+    rng = np.random.default_rng(11)
+
+    def add(encoder: bool, outputs: int, inputs: int, kernel: int = 3, **options: Any) -> None:
+        weight = weights(rng, outputs, inputs, kernel)
+        part.add_conv(encoder=encoder, weight=rounded(weight, keep) if keep else weight, bias=weights(rng, outputs),
+                      **options)
+
+    add(True, WIDTH, DIMS, relu=True)
+    add(True, WIDTH, WIDTH, 4, stride=2)
+    add(True, CODE_DIM, WIDTH)
+    add(False, 200, CODE_DIM, relu=True)
+    add(False, 37, 200, upsample=True)  # an odd number of channels
+    add(False, DIMS, 37)
+    part.finish()
+    return part
+
+
+@pytest.fixture(params=_kernels.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = _kernels.isa()
+    _kernels.use_isa(request.param)
+    yield request.param
+    _kernels.use_isa(before)
+
+
+def decoded(part: _kernels.GrqPart, blocks: int) -> np.ndarray:
+    out = np.empty((blocks, WINDOW, DIMS), np.float32)
+    part.decode(ids_of(9, blocks), 0, out, 0)
+    return out
+
+
+# Of the largest value. Activations become bf16 (8 bits) beside bf16 weights on some machines, 15 bits beside int8.
+ACTIVATION_TOLERANCE = {"bfloat16": 1e-2, "int8": 2e-4}
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+def test_weights_a_storage_can_hold_decode_as_in_float32(isa: str, storage: str) -> None:
+    exact = decoded(part_of("float32", storage), 5)
+    error = np.abs(decoded(part_of(storage, storage), 5) - exact).max() / np.abs(exact).max()
+    assert error < ACTIVATION_TOLERANCE[storage]
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), [("bfloat16", 2e-2), ("int8", 2e-2)])
+def test_smaller_weights_change_little_and_take_less(isa: str, storage: str, tolerance: float) -> None:
+    whole, small = part_of("float32"), part_of(storage)
+    exact, error = decoded(whole, 3), decoded(small, 3) - decoded(whole, 3)
+    assert 0 < np.sqrt((error**2).mean()) < tolerance * np.sqrt((exact**2).mean())
+    most = {"bfloat16": 0.55, "int8": 0.35}[storage]
+    assert small.weight_bytes(encoder=False) < most * whole.weight_bytes(encoder=False)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_every_instruction_set_agrees_with_the_best(isa: str, storage: str) -> None:
+    part = part_of(storage)
+    here = decoded(part, 4)
+    assert np.array_equal(decoded(part, 6)[:4], np.concatenate([decoded(part, 6)[i: i + 1] for i in range(4)]))
+    _kernels.use_isa("")
+    best = decoded(part_of(storage), 4)
+    tolerance = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 2e-4}[storage]
+    assert np.abs(here - best).max() < tolerance * np.abs(best).max()
+
+
+def test_an_object_keeps_the_instruction_set_it_was_built_with() -> None:
+    before, part = _kernels.isa(), part_of("float32")
+    expected = decoded(part, 2)
+    for name in _kernels.available_isas():
+        _kernels.use_isa(name)
+        assert np.array_equal(decoded(part, 2), expected)
+    _kernels.use_isa(before)
+
+
+def test_unknown_weights_and_instruction_sets_are_named() -> None:
+    with pytest.raises(ValueError, match="weights: expected float32, bfloat16 or int8, got int4"):
+        empty_part(weights="int4")
+    with pytest.raises(ValueError, match=r"isa: this machine runs .*; got mmx"):
+        _kernels.use_isa("mmx")

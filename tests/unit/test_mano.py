@@ -1,6 +1,8 @@
 """The kinematics kernel itself: agreement with numpy, invariances, strict arguments, threads."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy_reference as reference
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from beingh0_edge import _kernels, rotations
-from beingh0_edge.hand_model import PARENTS, TIP_VERTICES, HandModel
+from beingh0_edge.hand_model import PARENTS, TIP_VERTICES, HandModel, HandPoints, Weights
 
 # Metres; float32 with coordinates below 0.5 m, skinning sums up to 16 terms.
 TOLERANCE_M = 1e-6
@@ -40,8 +42,8 @@ poses = npst.arrays(np.float32, (48,), elements=st.floats(-2, 2, width=32))
 def forward(pose: np.ndarray, betas: np.ndarray | None = None, tips: int = 0) -> tuple[np.ndarray, np.ndarray]:
     pose = np.asarray(pose, np.float32).reshape(-1, 16, 3)
     betas = np.zeros(10, np.float32) if betas is None else np.asarray(betas, np.float32)
-    keypoints, mesh = HAND._kernel.forward(pose, betas, None, None, False, tips, True)
-    assert mesh is not None
+    keypoints, mesh = np.empty((len(pose), 21, 3), np.float32), np.empty((len(pose), 778, 3), np.float32)
+    HAND._kernel.forward(pose, betas, None, "axis_angle", False, False, tips, keypoints, mesh)
     return keypoints, mesh
 
 
@@ -130,11 +132,20 @@ def test_threads_do_not_disturb_each_other() -> None:
     ("pose", np.zeros((2, 16, 3), np.float32)[:, ::-1], "not C-contiguous"),
     ("betas", np.zeros((2, 10), np.float32), r"betas: expected float32\[1, 10\], got float32\[2, 10\]"),
     ("trans", np.zeros((2, 3), np.float32), r"trans: expected float32\[1, 3\], got float32\[2, 3\]"),
-    ("mean_pose", np.zeros(45, np.float32), r"mean_pose: expected float32\[15, 3\], got float32\[45\]"),
+    ("mean_pose", True, "mean_pose: expected False with rotations"),
+    ("pose", np.full((1, 16, 3), np.nan, np.float32), "pose: expected finite values, got 48 that are not"),
+    ("kind", "euler", "kind: expected axis_angle, matrix, rot6d_interleaved, rot6d_columns or pca, got euler"),
+    ("kind", "matrix", r"pose: expected float32\[N, 16, 3, 3\], got float32\[1, 16, 3\]"),
+    ("keypoints", np.zeros((2, 21, 3), np.float32), r"keypoints: expected float32\[1, 21, 3\], got float32\[2,"),
+    ("vertices", np.zeros((1, 778, 3)), r"vertices: expected float32\[1, 778, 3\], got float64\[1, 778, 3\]"),
+    ("jacobian", np.zeros((1, 21, 3, 3), np.float32), r"jacobian: expected float32\[1, 21, 3, 48\]"),
     ("tips", 2, "tips: expected 0 or 1, got 2")])
 def test_the_kernel_says_what_it_expected_and_got(name: str, wrong: object, message: str) -> None:
     arguments = {"pose": np.zeros((1, 16, 3), np.float32), "betas": np.zeros(10, np.float32), "trans": None,
-                 "mean_pose": None, "center": True, "tips": 0, "vertices": False}
+                 "kind": "axis_angle", "mean_pose": False, "center": True, "tips": 0,
+                 "keypoints": np.zeros((1, 21, 3), np.float32)}
+    if name == "mean_pose":
+        arguments |= {"kind": "matrix", "pose": np.zeros((1, 16, 3, 3), np.float32)}
     with pytest.raises(ValueError, match=message):
         HAND._kernel.forward(**(arguments | {name: wrong}))  # type: ignore[arg-type]
 
@@ -147,4 +158,133 @@ def test_indices_outside_the_model_are_refused(parents: list[int], tips: np.ndar
     single = {name: ARRAYS[name].astype(np.float32) for name in ("v_template", "shapedirs", "posedirs", "weights")}
     with pytest.raises(ValueError, match=message):
         _kernels.HandModel(j_regressor=ARRAYS["J_regressor"].astype(np.float32),
-                           parents=np.array(parents, np.int32), tips=tips.astype(np.int32), **single)
+                           parents=np.array(parents, np.int32), tips=tips.astype(np.int32), **single,
+                           mean_pose=np.zeros(45, np.float32), components=np.zeros((45, 45), np.float32))
+
+
+KINDS = ("axis_angle", "matrix", "rot6d_interleaved", "rot6d_columns")
+
+
+def call(kind: str, pose: np.ndarray, hand: HandModel = HAND, **options: Any) -> HandPoints:
+    if kind == "axis_angle":
+        return hand.forward(pose.reshape(-1, 48), **options)
+    matrices = rotations.axis_angle_to_matrix(pose.reshape(-1, 16, 3))
+    if kind == "matrix":
+        return hand.forward_rotmats(matrices, **options)
+    layout = kind.removeprefix("rot6d_")
+    return hand.forward_rot6d(rotations.matrix_to_rot6d(matrices, layout), layout=layout, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("isa", _kernels.available_isas())
+def test_every_kind_of_pose_agrees_with_numpy_on_every_instruction_set(kind: str, isa: str) -> None:
+    rng = np.random.default_rng(4)
+    pose, betas = rng.normal(0, 0.8, (9, 48)), rng.normal(0, 2, 10)
+    before = _kernels.isa()
+    _kernels.use_isa(isa)
+    try:
+        points = call(kind, pose, HandModel(ARRAYS), betas=betas, center=False, vertices=True)
+    finally:
+        _kernels.use_isa(before)
+    assert points.vertices is not None
+    for i in range(len(pose)):
+        matrices = reference.axis_angle_to_matrix(pose[i].reshape(16, 3))
+        expected, mesh = reference.hand(ARRAYS, matrices, betas, TIP_VERTICES["manotorch"]["right"])
+        assert np.abs(points.joints[i] - expected).max() < TOLERANCE_M
+        assert np.abs(points.vertices[i] - mesh).max() < TOLERANCE_M
+
+
+@given(npst.arrays(np.float32, (16, 6), elements=st.floats(-2, 2, width=32)))
+def test_6d_of_any_length_is_made_a_rotation(rot6d: np.ndarray) -> None:
+    matrices = rotations.rot6d_to_matrix(rot6d)
+    joints = HAND.forward_rot6d(rot6d).joints
+    assert np.abs(joints - HAND.forward_rotmats(matrices).joints).max() < TOLERANCE_M
+
+
+# Metres per radian: central differences in float64 leave the float32 kinematics' own error.
+JACOBIAN_TOLERANCE = 2e-6
+STEP = 1e-5
+
+
+def slopes(keypoints: Callable[[np.ndarray], np.ndarray], at: np.ndarray) -> np.ndarray:
+    return np.stack([(keypoints(at + step) - keypoints(at - step)) / (2 * STEP)
+                     for step in STEP * np.eye(len(at))], -1)
+
+
+def keypoints_of(angles: np.ndarray, tips: str = "manotorch") -> np.ndarray:
+    matrices = reference.axis_angle_to_matrix(angles.reshape(16, 3))
+    return reference.hand(ARRAYS, matrices, np.ones(10), TIP_VERTICES[tips]["right"])[0]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-4, 0.02, 0.8, 2.0])
+@pytest.mark.parametrize("tips", ["manotorch", "smplx"])
+def test_the_jacobian_is_the_slope_of_the_keypoints(size: float, tips: str) -> None:
+    pose = np.random.default_rng(5).normal(0, size, 48).astype(np.float32).astype(np.float64)
+    points = HAND.forward(pose, np.ones(10), jacobian=True, tips=tips)
+    assert points.jacobian is not None
+    assert np.abs(points.jacobian - slopes(lambda p: keypoints_of(p, tips), pose)).max() < JACOBIAN_TOLERANCE
+
+
+def test_the_jacobian_by_pca_coefficients_counts_the_mean_pose() -> None:
+    rng = np.random.default_rng(6)
+    pose = np.concatenate([rng.normal(0, 1, 3), rng.normal(0, 0.5, 7)])
+
+    def keypoints(p: np.ndarray) -> np.ndarray:
+        fingers = p[3:] @ ARRAYS["hands_components"][:7] + ARRAYS["hands_mean"]
+        return keypoints_of(np.concatenate([p[:3], fingers]))
+
+    points = HAND.forward(pose, np.ones(10), jacobian=True, pca_components=7, flat_hand_mean=False)
+    assert points.jacobian is not None
+    assert points.jacobian.shape == (21, 3, 10)
+    assert np.abs(points.jacobian - slopes(keypoints, pose)).max() < 5 * JACOBIAN_TOLERANCE  # sums of 45 slopes
+
+
+@pytest.mark.parametrize("kind", ["matrix", "rot6d_interleaved"])
+def test_the_jacobian_of_rotations_turns_each_joint_in_its_parents_frame(kind: str) -> None:
+    pose = np.random.default_rng(7).normal(0, 0.8, (16, 3)).astype(np.float32)
+    matrices = reference.axis_angle_to_matrix(pose)
+
+    def keypoints(delta: np.ndarray) -> np.ndarray:
+        turned = reference.axis_angle_to_matrix(delta.reshape(16, 3)) @ matrices
+        return reference.hand(ARRAYS, turned, np.ones(10), TIP_VERTICES["manotorch"]["right"])[0]
+
+    points = call(kind, pose, betas=np.ones(10), jacobian=True)
+    assert points.jacobian is not None
+    assert np.abs(points.jacobian[0] - slopes(keypoints, np.zeros(48))).max() < JACOBIAN_TOLERANCE
+
+
+# Metres, root mean square over vertices whose 135 blend shapes of about 1 mm are all at work.
+@pytest.mark.parametrize(("storage", "tolerance_m"), [("bfloat16", 5e-5), ("int8", 1e-4)])
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_smaller_pose_blends_move_the_mesh_little_and_the_joints_not_at_all(
+        storage: Weights, tolerance_m: float, count: int) -> None:
+    pose = np.random.default_rng(8).normal(0, 0.5, (count, 48))
+    exact, near = HAND.forward(pose, vertices=True), HandModel(ARRAYS, pose_blends=storage).forward(pose, vertices=True)
+    assert exact.vertices is not None
+    assert near.vertices is not None
+    assert np.array_equal(exact.joints, near.joints)
+    assert 0 < np.sqrt(((exact.vertices - near.vertices)**2).mean()) < tolerance_m
+
+
+def test_a_result_can_be_written_over() -> None:
+    pose = np.random.default_rng(9).normal(0, 0.5, (2, 3, 48))
+    old = HAND.forward(np.zeros((2, 3, 48)), vertices=True, jacobian=True)
+    new, expected = HAND.forward(pose, vertices=True, jacobian=True, out=old), HAND.forward(pose, vertices=True)
+    assert new.joints is old.joints
+    assert new.vertices is old.vertices
+    assert new.jacobian is old.jacobian
+    assert np.array_equal(old.joints, expected.joints)
+    for wrong in (HandPoints(np.zeros((6, 21, 3), np.float32)), HandPoints(np.zeros((2, 3, 21, 3))),
+                  HandPoints(np.zeros((2, 3, 21, 6), np.float32)[..., ::2])):
+        with pytest.raises(ValueError, match=r"out\.joints: expected writeable, C-contiguous float32\[2, 3, 21, 3\]"):
+            HAND.forward(pose, out=wrong)
+
+
+def test_more_threads_give_the_same_bits() -> None:
+    pose = np.random.default_rng(10).normal(0, 0.5, (200, 48))
+    betas = np.random.default_rng(11).normal(0, 1, (200, 10))
+    one = HAND.forward(pose, betas, np.ones(3), vertices=True, jacobian=True)
+    three = HandModel(ARRAYS, threads=3).forward(pose, betas, np.ones(3), vertices=True, jacobian=True)
+    assert np.array_equal(one.joints, three.joints)
+    assert np.array_equal(one.vertices, three.vertices)  # type: ignore[arg-type]
+    assert np.array_equal(one.jacobian, three.jacobian)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def test_a_checkered_plane_has_the_right_cell_at_the_right_place():
 @pytest.mark.parametrize(("change", "message"), [
     ({"faces": np.array([[0, 1, 3]], np.int32)}, r"index 3 outside \[0, 3\)"),
     ({"vertices": np.zeros((3, 3), np.float64)}, r"expected float32\[N, 3\], got float64\[3, 3\]"),
-    ({"vertices": np.full((3, 3), np.nan, np.float32)}, "not finite"),
+    ({"vertices": np.full((3, 3), np.nan, np.float32)}, "expected finite values"),
     ({"intrinsics_px": (0.0, 1.0, 0.0, 0.0)}, "focal lengths"),
     ({"near_m": 0.0}, "near_m"),
     ({"colour": np.zeros((4, 4, 3), np.float32)[:, ::2]}, "not C-contiguous"),

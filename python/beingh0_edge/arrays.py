@@ -1,0 +1,57 @@
+"""What callers may pass as an array, and how work on arrays is shared among threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ArrayLike = npt.NDArray[Any]
+
+
+def as_array(value: Any) -> ArrayLike:
+    """The value as a numpy array; what speaks DLPack (a torch tensor in CPU memory) is seen without a copy."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
+def shares(items: int, threads: int, at_least: int) -> list[slice]:
+    """`items` cut into at most `threads` runs, as even as possible, none shorter than `at_least` unless alone."""
+    count = max(1, min(threads, items // at_least))
+    edges = [items * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+class Workers:
+    """Runs tasks on the calling thread and `threads` - 1 others, never more. They sleep between calls."""
+
+    def __init__(self, threads: int) -> None:
+        """Raises: ValueError unless threads is 1 to 256."""
+        if not 1 <= threads <= 256:
+            raise ValueError(f"threads: expected 1 to 256, got {threads}")
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1, "beingh0-kernels") if threads > 1 else None
+
+    def run(self, tasks: Sequence[Callable[[], object]]) -> None:
+        """Returns when all are done; raises what the first one that failed raised."""
+        if self._pool is None or len(tasks) < 2:
+            for task in tasks:
+                task()
+            return
+        mine, others = tasks[:: self.threads], [t for i, t in enumerate(tasks) if i % self.threads]
+        waiting = [self._pool.submit(task) for task in others]
+        try:
+            for task in mine:
+                task()
+        finally:
+            for future in waiting:
+                future.exception()  # wait for all: they write into the caller's arrays
+        for future in waiting:
+            future.result()
