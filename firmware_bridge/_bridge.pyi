@@ -185,6 +185,16 @@ def revo2_driver(
     trust_family: bool,
     limits: Limits,
 ) -> Driver: ...
+def ability_driver(
+    port: str,
+    baud: int,
+    device_id: int,
+    rate_hz: float,
+    reply_timeout_s: float,
+    counts_per_ampere: float,
+    stall_is_fault: bool,
+    limits: Limits,
+) -> Driver: ...
 def monotonic_s() -> float: ...
 def inspire_rs485_read(device_id: int, address: int, byte_count: int) -> bytes: ...
 def inspire_rs485_write(device_id: int, address: int, payload: bytes) -> bytes: ...

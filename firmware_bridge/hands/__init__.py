@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from beingh0_edge.firmware_bridge.hands import brainco, inspire, leap, linkerhand, rohand
+from beingh0_edge.firmware_bridge.hands import ability, brainco, inspire, leap, linkerhand, rohand
 from beingh0_edge.firmware_bridge.hands.spec import (
     Connection,
     HandSpec,
@@ -18,9 +18,9 @@ from beingh0_edge.firmware_bridge.hands.spec import (
 
 __all__ = ["HANDS", "Connection", "HandSpec", "Joint", "Option", "OptionValue", "Options", "check_side", "hand_spec"]
 
-HANDS: Mapping[str, HandSpec] = MappingProxyType({
-    spec.name: spec for spec in (*inspire.HANDS, *leap.HANDS, *linkerhand.HANDS, *rohand.HANDS, *brainco.HANDS)
-})
+_ROWS = (inspire, leap, linkerhand, rohand, brainco, ability)
+
+HANDS: Mapping[str, HandSpec] = MappingProxyType({spec.name: spec for rows in _ROWS for spec in rows.HANDS})
 
 
 def hand_spec(name: str) -> HandSpec:

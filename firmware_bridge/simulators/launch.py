@@ -11,6 +11,7 @@ from types import MappingProxyType, TracebackType
 from urllib.parse import parse_qsl
 
 from beingh0_edge.errors import TransportError
+from beingh0_edge.firmware_bridge.simulators.ability import AbilityHand
 from beingh0_edge.firmware_bridge.simulators.brainco import Revo2, Revo2Can, Revo2CanFd
 from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
@@ -80,6 +81,7 @@ SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
     "brainco_revo2": _rtu(Revo2, 460800),
     "brainco_revo2_canfd": _can(Revo2CanFd),
     "brainco_revo2_can": _can(Revo2Can),
+    "ability_hand": _serial(AbilityHand, 460800),
 })
 
 

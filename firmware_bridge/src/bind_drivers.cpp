@@ -2,6 +2,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind_support.hpp"
+#include "drivers/ability_driver.hpp"
 #include "drivers/brainco_driver.hpp"
 #include "drivers/inspire_driver.hpp"
 #include "drivers/leap_driver.hpp"
@@ -162,6 +163,19 @@ std::unique_ptr<DriverHandle> revo2_driver(const std::string& wire, const std::s
   return handle(std::make_unique<Revo2Driver>(std::move(carrier), settings, limits.values));
 }
 
+std::unique_ptr<DriverHandle> ability_driver(const std::string& port, int baud, int device_id, double rate_hz,
+                                             double reply_timeout_s, double counts_per_ampere, bool stall_is_fault,
+                                             const Limits& limits) {
+  expect_joints(limits, ability::kJoints);
+  AbilitySettings settings;
+  settings.rate_hz = rate_hz;
+  settings.reply_timeout_s = reply_timeout_s;
+  settings.address = static_cast<std::uint8_t>(device_id);
+  settings.counts_per_ampere = counts_per_ampere;
+  settings.stall_is_fault = stall_is_fault;
+  return handle(std::make_unique<AbilityDriver>(std::make_unique<SerialPort>(port, baud), settings, limits.values));
+}
+
 }  // namespace
 
 void bind_drivers(nb::module_& m) {
@@ -179,6 +193,8 @@ void bind_drivers(nb::module_& m) {
   m.def("revo2_driver", &revo2_driver, "wire"_a, "port"_a, "baud"_a, "device_id"_a, "left"_a, "rate_hz"_a,
         "reply_timeout_s"_a, "frame_gap_s"_a, "echoes"_a, "master_id"_a, "speed"_a, "stall_is_fault"_a,
         "trust_family"_a, "limits"_a);
+  m.def("ability_driver", &ability_driver, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a, "reply_timeout_s"_a,
+        "counts_per_ampere"_a, "stall_is_fault"_a, "limits"_a);
 }
 
 }  // namespace bridge

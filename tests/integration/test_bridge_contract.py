@@ -55,6 +55,8 @@ CASES = {
     "brainco_revo2": revo2(2e-3),
     "brainco_revo2_canfd": revo2(2e-3),
     "brainco_revo2_can": revo2(1.6e-2),
+    "ability_hand": Case(1e-3, "mirrored=1&pose=0,0,0,0,0,0.5", "no Ability Hand", "stuck=index",
+                         options={"stall_is_fault": True}),
 }
 
 
