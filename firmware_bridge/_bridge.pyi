@@ -195,6 +195,22 @@ def ability_driver(
     stall_is_fault: bool,
     limits: Limits,
 ) -> Driver: ...
+def allegro_driver(
+    version: int,
+    port: str,
+    device_id: int,
+    left: bool,
+    rate_hz: float,
+    reply_timeout_s: float,
+    stiffness_nm_rad: float,
+    damping_nm_s_rad: float,
+    max_torque_nm: float,
+    supply_v: float,
+    trust_version: bool,
+    hardware: str,
+    first_motor: int,
+    limits: Limits,
+) -> Driver: ...
 def monotonic_s() -> float: ...
 def inspire_rs485_read(device_id: int, address: int, byte_count: int) -> bytes: ...
 def inspire_rs485_write(device_id: int, address: int, payload: bytes) -> bytes: ...

@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 _RECENT_CYCLES = 50
 _WHOLE_LOG = 1 << 20
-_LOWEST_RATE_HZ = 10.0
 
 
 class Bridge:
@@ -78,8 +77,8 @@ class Bridge:
         which = check_side(side)
         chosen = spec.checked_options(options)
         rate = spec.rate_hz if rate_hz is None else rate_hz
-        if not _LOWEST_RATE_HZ <= rate <= spec.highest_rate_hz:
-            raise ValueError(f"rate_hz: expected {_LOWEST_RATE_HZ:g} to {spec.highest_rate_hz:g} for {name}, "
+        if not spec.lowest_rate_hz <= rate <= spec.highest_rate_hz:
+            raise ValueError(f"rate_hz: expected {spec.lowest_rate_hz:g} to {spec.highest_rate_hz:g} for {name}, "
                              f"got {rate!r}")
         address = spec.device_id_of(which) if device_id is None else device_id
         lowest_id, highest_id = spec.device_ids

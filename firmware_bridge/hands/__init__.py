@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from beingh0_edge.firmware_bridge.hands import ability, brainco, inspire, leap, linkerhand, rohand
+from beingh0_edge.firmware_bridge.hands import ability, allegro, brainco, inspire, leap, linkerhand, rohand
 from beingh0_edge.firmware_bridge.hands.spec import (
     Connection,
     HandSpec,
@@ -18,7 +18,7 @@ from beingh0_edge.firmware_bridge.hands.spec import (
 
 __all__ = ["HANDS", "Connection", "HandSpec", "Joint", "Option", "OptionValue", "Options", "check_side", "hand_spec"]
 
-_ROWS = (inspire, leap, linkerhand, rohand, brainco, ability)
+_ROWS = (inspire, leap, linkerhand, rohand, brainco, ability, allegro)
 
 HANDS: Mapping[str, HandSpec] = MappingProxyType({spec.name: spec for rows in _ROWS for spec in rows.HANDS})
 

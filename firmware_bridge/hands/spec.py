@@ -115,6 +115,7 @@ class HandSpec:
     driver: Callable[[Connection, Options], _bridge.Driver]
     source: str
     left_device_id: int | None = None
+    lowest_rate_hz: float = 10.0
     device_ids: tuple[int, int] = (1, 254)
     safe_stop: str = "the measured pose becomes the target"
     calibration: str = ""

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from beingh0_edge.errors import TransportError
 from beingh0_edge.firmware_bridge.simulators.ability import AbilityHand
+from beingh0_edge.firmware_bridge.simulators.allegro import Allegro
 from beingh0_edge.firmware_bridge.simulators.brainco import Revo2, Revo2Can, Revo2CanFd
 from beingh0_edge.firmware_bridge.simulators.dynamixel import LeapHand
 from beingh0_edge.firmware_bridge.simulators.faults import Faults
@@ -82,6 +83,8 @@ SIMULATORS: Mapping[str, Simulator] = MappingProxyType({
     "brainco_revo2_canfd": _can(Revo2CanFd),
     "brainco_revo2_can": _can(Revo2Can),
     "ability_hand": _serial(AbilityHand, 460800),
+    "allegro_v4": _can(partial(Allegro, "v4")),
+    "allegro_v5": _can(partial(Allegro, "v5")),
 })
 
 

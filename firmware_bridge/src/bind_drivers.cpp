@@ -3,6 +3,7 @@
 
 #include "bind_support.hpp"
 #include "drivers/ability_driver.hpp"
+#include "drivers/allegro_driver.hpp"
 #include "drivers/brainco_driver.hpp"
 #include "drivers/inspire_driver.hpp"
 #include "drivers/leap_driver.hpp"
@@ -176,6 +177,28 @@ std::unique_ptr<DriverHandle> ability_driver(const std::string& port, int baud, 
   return handle(std::make_unique<AbilityDriver>(std::make_unique<SerialPort>(port, baud), settings, limits.values));
 }
 
+std::unique_ptr<DriverHandle> allegro_driver(int version, const std::string& port, int device_id, bool left,
+                                             double rate_hz, double reply_timeout_s, double stiffness_nm_rad,
+                                             double damping_nm_s_rad, double max_torque_nm, double supply_v,
+                                             bool trust_version, const std::string& hardware, int first_motor,
+                                             const Limits& limits) {
+  expect_joints(limits, AllegroDriver::kJoints);
+  AllegroSettings settings;
+  settings.version = version == 4 ? allegro::Version::v4 : allegro::Version::v5;
+  settings.device = static_cast<std::uint8_t>(device_id);
+  settings.left = left;
+  settings.rate_hz = rate_hz;
+  settings.reply_timeout_s = reply_timeout_s;
+  settings.stiffness_nm_rad = stiffness_nm_rad;
+  settings.damping_nm_s_rad = damping_nm_s_rad;
+  settings.max_torque_nm = max_torque_nm;
+  settings.supply_v = supply_v;
+  settings.trust_version = trust_version;
+  settings.hardware = hardware.empty() ? '\0' : hardware[0];
+  settings.first_motor = first_motor;
+  return handle(std::make_unique<AllegroDriver>(can_bus(port), settings, limits.values));
+}
+
 }  // namespace
 
 void bind_drivers(nb::module_& m) {
@@ -195,6 +218,9 @@ void bind_drivers(nb::module_& m) {
         "trust_family"_a, "limits"_a);
   m.def("ability_driver", &ability_driver, "port"_a, "baud"_a, "device_id"_a, "rate_hz"_a, "reply_timeout_s"_a,
         "counts_per_ampere"_a, "stall_is_fault"_a, "limits"_a);
+  m.def("allegro_driver", &allegro_driver, "version"_a, "port"_a, "device_id"_a, "left"_a, "rate_hz"_a,
+        "reply_timeout_s"_a, "stiffness_nm_rad"_a, "damping_nm_s_rad"_a, "max_torque_nm"_a, "supply_v"_a,
+        "trust_version"_a, "hardware"_a, "first_motor"_a, "limits"_a);
 }
 
 }  // namespace bridge

@@ -8,7 +8,7 @@ namespace {
 
 constexpr Nanos kCommandTimeout = kNanosPerSecond / 2;
 constexpr std::size_t kMostDiscarded = 1000;
-constexpr int kRefusedIsBusOff = 4;
+constexpr int kRefusedIsBusOff = 3;
 constexpr Nanos kSettle = kNanosPerSecond / 50;  // for the answers to the opening commands, which are not needed
 
 }  // namespace
