@@ -24,7 +24,7 @@ BITRATE_COMMANDS: Mapping[int, bytes] = MappingProxyType(
     }
 )
 
-FD_BITRATES = (1_000_000, 2_000_000, 4_000_000, 5_000_000, 8_000_000)
+FD_BITRATES = (2_000_000, 5_000_000)
 FD_SIZES = (*range(9), 12, 16, 20, 24, 32, 48, 64)
 
 _ANSWERS = {b"V": "version", b"N": "serial_number", b"F": "status"}

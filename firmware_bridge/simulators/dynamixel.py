@@ -70,9 +70,8 @@ def _frame(device_id: int, content: bytes) -> bytes:
 class _Servo:
     """One control table and the joint behind it."""
 
-    def __init__(self, number: int, model: int) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.model = model
         self.ticks = 2048.0
         self.temperature_c = 30.0
         self.stuck = self.overload = self.heated = False
@@ -80,7 +79,7 @@ class _Servo:
         self.rebooting_until_s = -1.0
         self.table = bytearray(_TABLE_BYTES)
         self.eeprom = bytearray(_EEPROM_END)
-        struct.pack_into("<H", self.eeprom, 0, model)
+        struct.pack_into("<H", self.eeprom, 0, _MODEL)
         self.eeprom[6] = _FIRMWARE
         self.eeprom[7] = number
         self.eeprom[8] = 1
@@ -91,6 +90,11 @@ class _Servo:
         struct.pack_into("<ii", self.eeprom, 48, 4095, 0)
         self.eeprom[63] = 0x34
         self.start()
+
+    def be(self, model: int) -> None:
+        """Another kind of servo."""
+        struct.pack_into("<H", self.eeprom, 0, model)
+        self.table[0:2] = self.eeprom[0:2]
 
     def start(self) -> None:
         """Power on, or after a reboot: RAM at its defaults."""
@@ -190,10 +194,8 @@ class LeapHand(SerialDevice):
         self._now_s: float | None = None
         self._fast = True
         self._missing: set[int] = set()
-        options = dict(options or {})
-        model = int(options.pop("model", str(_MODEL)))
-        self.servos = [_Servo(i, model) for i in range(SERVOS)]
-        for name, value in options.items():
+        self.servos = [_Servo(i) for i in range(SERVOS)]
+        for name, value in (options or {}).items():
             self.set(name, value)
 
     def set(self, name: str, value: str) -> None:
@@ -219,6 +221,9 @@ class LeapHand(SerialDevice):
             elif name == "object":
                 for servo in self.servos:
                     servo.obstacle = None if value in ("", "none") else float(value)
+            elif name == "model":
+                for servo in self.servos:
+                    servo.be(int(value))
             elif name == "old":
                 self._fast = value in ("", "0")
             else:

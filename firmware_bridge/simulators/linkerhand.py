@@ -64,19 +64,19 @@ class LinkerHand(Node):
     """255 is extended, 0 bent."""
 
     def __init__(self, model: str, options: Mapping[str, str] | None = None) -> None:
-        options = dict(options or {})
         self._name = model
-        self._answers_as = options.pop("model", model)
-        if self._answers_as not in _MODELS:
-            raise ValueError(f"sim:linkerhand_{model}: model={self._answers_as}: known: {', '.join(_MODELS)}")
-        self._model = _MODELS[self._answers_as]
         self._id = 0x27
         self._silent_version = False
+        self._be(model)
+        for name, value in (options or {}).items():
+            self.set(name, value)
+
+    def _be(self, model: str) -> None:
+        self._answers_as = model
+        self._model = _MODELS[model]
         self._torque = [255] * len(self._model.joints)
         self._latched = [_OK] * len(self._model.joints)
         self.joints = Joints(self._model.joints, _FULL_STROKE_S)
-        for name, value in options.items():
-            self.set(name, value)
 
     def set(self, name: str, value: str) -> None:
         """Changes an option. Raises ValueError naming the known ones."""
@@ -85,6 +85,10 @@ class LinkerHand(Node):
                 if value not in ("left", "right"):
                     raise ValueError("expected left or right")
                 self._id = 0x27 if value == "right" else 0x28
+            elif name == "model":
+                if value not in _MODELS:
+                    raise ValueError(f"known: {', '.join(_MODELS)}")
+                self._be(value)
             elif name == "silent_version":
                 self._silent_version = value not in ("", "0")
             elif name in OPTIONS:

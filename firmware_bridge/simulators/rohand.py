@@ -91,15 +91,14 @@ class RoHand:
             self.joints.command(targets, now_s)
 
     def _word(self, address: int) -> int:
-        joint = (address - 1000) % 10 - 5
         if 1085 <= address < 1091:
-            return self._status(joint)
+            return self._status(address - 1085)
         if 1105 <= address < 1111:
-            return round(1000 * self.joints.current_a[joint])
+            return round(1000 * self.joints.current_a[address - 1105])
         if 1120 <= address < 1120 + _FORCES:
             return _PUSH_MN if self.joints.pressing[address - 1120] else 40
         if 1145 <= address < 1151:
-            return round(_FULL * self.joints.position[joint])
+            return round(_FULL * self.joints.position[address - 1145])
         return self._words.get(address, 0)
 
     def _status(self, joint: int) -> int:

@@ -189,7 +189,7 @@ class Server(abc.ABC):
             reply = self._device.with_wrong_id(reply)
         if strikes("corrupt") is not None:
             reply = self._device.damaged(reply, self._chance)
-        if strikes("truncate") is not None:
+        if strikes("truncate") is not None and len(reply) > 1:
             reply = reply[: self._chance.randrange(1, len(reply))]
         if strikes("duplicate") is not None:
             reply = reply + reply

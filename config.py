@@ -1,0 +1,3 @@
+# Auto-generated config file
+write_log = True
+velocity_warning = True
