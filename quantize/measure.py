@@ -62,6 +62,7 @@ class Measured:
     same_ids   share of greedy ids that are equal, place by place
     mpjpe_mm   mean distance of 21 joints between the motions of both greedy answers; mpjpe_worst_mm: worst sample
     true_mm    the same distance to the true motion: (original, bundle)
+    apart_of_frames_mm  per sample and frame, the distance that mpjpe_mm is the mean of
     """
 
     samples: int
@@ -73,6 +74,7 @@ class Measured:
     mpjpe_worst_mm: float | None = None
     true_mm: tuple[float, float] | None = None
     kl_of_slots: tuple[float, ...] = ()
+    apart_of_frames_mm: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass
@@ -107,7 +109,7 @@ class _Tally:
     same: list[bool] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     same_ids: list[float] = field(default_factory=list)
-    mpjpe: list[float] = field(default_factory=list)
+    apart: list[tuple[float, ...]] = field(default_factory=list)
     true: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, part: str, exact: FloatArray, got: FloatArray) -> None:
@@ -132,12 +134,13 @@ def measure(original: Original, policy: Policy, samples: Sequence[Sample],
     def mean(values: Sequence[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
+    apart = [float(np.mean(frames)) for frames in tally.apart]
     true = np.mean(tally.true, axis=0) if tally.true else None
     slots = np.reshape(tally.kl, (len(samples), -1)).mean(axis=0) if tally.kl else ()
     return Measured(
         len(samples), {part: Errors.of(pairs) for part, pairs in tally.parts.items()}, mean(tally.same),
-        mean(tally.kl), mean(tally.same_ids), mean(tally.mpjpe), max(tally.mpjpe, default=None),
-        (float(true[0]), float(true[1])) if true is not None else None, tuple(map(float, slots)))
+        mean(tally.kl), mean(tally.same_ids), mean(apart), max(apart, default=None),
+        (float(true[0]), float(true[1])) if true is not None else None, tuple(map(float, slots)), tuple(tally.apart))
 
 
 def _one(original: Original, policy: Policy, sample: Sample, tower: TowerProbe | None, tally: _Tally) -> None:
@@ -169,7 +172,7 @@ def _one(original: Original, policy: Policy, sample: Sample, tower: TowerProbe |
     if sample.side in original.policy.hands and sample.side in policy.hands:
         joints = [one.decode_block(ids, sample.side).keypoints_cam_m
                   for one, ids in zip((original.policy, policy), answers, strict=True)]
-        tally.mpjpe.append(_mpjpe_mm(*joints))
+        tally.apart.append(tuple(map(float, _off_mm(*joints).mean(-1))))
         if sample.true_joints_cam_m is not None:
             truth = sample.true_joints_cam_m
             tally.true.append((_mpjpe_mm(joints[0], truth), _mpjpe_mm(joints[1], truth)))
@@ -230,8 +233,14 @@ def _log_softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return out
 
 
+def _off_mm(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """float[frames, 21, 3] each, metres -> float64[frames, 21]"""
+    off: npt.NDArray[np.float64] = np.linalg.norm(a.astype(np.float64) - b, axis=-1) * 1000
+    return off
+
+
 def _mpjpe_mm(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    return float(np.linalg.norm(a.astype(np.float64) - b, axis=-1).mean() * 1000)
+    return float(_off_mm(a, b).mean())
 
 
 def _check_comparable(a: Policy, b: Policy) -> None:

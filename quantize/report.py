@@ -23,7 +23,7 @@ from .quant_types import row_bytes, wanted_type
 
 REPORT_JSON, REPORT_MD, REPORT_PNG = "report.json", "report.md", "report.png"
 _OURS = (REPORT_JSON, REPORT_MD, REPORT_PNG)
-_FORMAT = "beingh0-edge report 1"
+_FORMAT = "beingh0-edge report 2"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
           for part, e in got["parts"].items()), "",
         "Logits: of the motion ids after every place of the original's greedy answer; the bundle sees with its own "
         "vision tower. Motion decoder: metres and matrix elements of the same ids.", "",
-        f"![Divergence along a block, and bytes by tensor type]({REPORT_PNG})", "",
+        f"![Errors of the parts, divergence along a block, distance of the joints, bytes by type]({REPORT_PNG})", "",
         "## Answers", "", "| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in answer_rows(got)), "",
         "## Size", "", "| file | bytes |", "|---|---:|",
         *(f"| {path} | {size:,} |" for path, size in facts["files"].items()),
@@ -170,13 +170,24 @@ def answer_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plot(facts: Mapping[str, Any], path: Path) -> None:
-    """Where in a block the bundle differs, and what its bytes are."""
+    """How far off each part is, where in a block and a motion the bundle differs, and what its bytes are."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    along, sizes = figure.subplots(1, 2, width_ratios=[2, 1])
-    along.plot(facts["measured"]["kl_of_slots"], lw=1)
+    got = facts["measured"]
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    (parts, along), (frames, sizes) = figure.subplots(2, 2)
+    names = list(got["parts"])
+    for key, colour in (("max_abs", "tab:orange"), ("mean_abs", "tab:blue")):
+        values = [got["parts"][name][key] for name in names]
+        parts.plot(values, range(len(names)), "o", color=colour, label=key.split("_")[0])
+    parts.set_xscale("symlog", linthresh=1e-7)
+    parts.set(yticks=range(len(names)), yticklabels=names, xlabel="error", title="parts", xlim=0)
+    parts.legend()
+    along.plot(got["kl_of_slots"], lw=1)
     along.set(xlabel="place in the block", ylabel="KL divergence, nats", title="along the original's answer")
+    for sample in got["apart_of_frames_mm"]:
+        frames.plot(sample, lw=1, alpha=0.6)
+    frames.set(xlabel="frame", ylabel="mm", title="joints' distance to the original's, per sample", ylim=0)
     kinds: Counter[str] = Counter()
     for fact in facts["tensors"]:
         kinds[fact["became"]] += fact["bytes"]

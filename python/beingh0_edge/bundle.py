@@ -413,12 +413,14 @@ def _dataclass_from_json(kind: type[T], value: Any, where: str) -> T:
     hints: dict[str, Any] = _hints(typing.cast(typing.Hashable, kind))
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object, got {value!r}")
-    wrong = [f"missing {name!r}" for name in hints if name not in value]
+    optional = {field.name for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+                if (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)}
+    wrong = [f"missing {name!r}" for name in hints if name not in value and name not in optional]
     wrong += [f"unknown {name!r}" for name in value if name not in hints]
     if wrong:
         raise ValueError(f"{where or 'manifest'}: {', '.join(wrong)}")
     prefix = f"{where}." if where else ""
-    return kind(**{name: _from_json(hint, value[name], prefix + name) for name, hint in hints.items()})
+    return kind(**{name: _from_json(hint, value[name], prefix + name) for name, hint in hints.items() if name in value})
 
 
 def _no_constant(name: str) -> float:
