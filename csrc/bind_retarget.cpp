@@ -38,7 +38,8 @@ class Solver {
            const py::array& points, int tips, const py::array& lower, const py::array& upper,
            const py::array& human_tips, const py::array& human_bases, const py::array& bases, const py::array& maps,
            int thumb, const py::array& palm_from_wrist, double huber_m, double smoothness_m2, double pinch_weight,
-           double pinch_near_m, double pinch_far_m) {
+           double pinch_near_m, double pinch_far_m, const py::array& pairs, const py::array& pair_distances,
+           double pair_weight) {
         const py::ssize_t links = parents.size(), joints = lower.size(), count = point_links.size();
         require(links >= 1 && links <= rt::kMaxLinks, "links: expected 1 to 64, got " + std::to_string(links));
         require(joints >= 1 && joints <= rt::kMaxJoints, "joints: expected 1 to 32, got " + std::to_string(joints));
@@ -66,9 +67,12 @@ class Solver {
         const double* position = checked_finite("points", points, {count, 3});
         for (py::ssize_t i = 0; i < count; ++i) {
             require(point_link[i] >= -1 && point_link[i] < links, "point " + std::to_string(i) + ": unknown link");
-            hand_.points.push_back({point_link[i], take<3>(position + 3 * i)});
+            hand_.points.push_back({point_link[i], take<3>(position + 3 * i), {}});
         }
         hand_.tips = tips;
+        const int longest = hand_.prepare();
+        require(longest <= rt::kMaxChain,
+                "links: expected at most 16 hinges between palm and a point, got " + std::to_string(longest));
         const double* low = checked_finite("lower", lower, {joints});
         const double* high = checked_finite("upper", upper, {joints});
         for (py::ssize_t j = 0; j < joints; ++j)
@@ -98,6 +102,19 @@ class Solver {
         objective_.pinch_weight = pinch_weight;
         objective_.pinch_near_m = pinch_near_m;
         objective_.pinch_far_m = pinch_far_m;
+        const py::ssize_t pair_count = pairs.ndim() == 2 ? pairs.shape(0) : 0;
+        require(pair_count <= rt::kMaxPairs, "pairs: expected at most 128, got " + std::to_string(pair_count));
+        const std::int32_t* pair = checked<std::int32_t>("pairs", pairs, {pair_count, 4});
+        const double* distance = checked_finite("pair_distances", pair_distances, {pair_count});
+        for (py::ssize_t i = 0; i < pair_count; ++i) {
+            for (int e = 0; e < 4; ++e)
+                require(pair[4 * i + e] >= 0 && pair[4 * i + e] < count,
+                        "pair " + std::to_string(i) + ": unknown point " + std::to_string(pair[4 * i + e]));
+            require(distance[i] > 0, "pair " + std::to_string(i) + ": the distance must be above 0");
+            objective_.pairs.push_back({pair[4 * i], pair[4 * i + 1], pair[4 * i + 2], pair[4 * i + 3], distance[i]});
+        }
+        require(pair_weight >= 0 && std::isfinite(pair_weight), "pair_weight: expected a number >= 0");
+        objective_.pair_weight = pair_weight;
     }
 
     py::array_t<double> points(const py::array& q) const {
@@ -107,8 +124,11 @@ class Solver {
         py::array_t<double> out({frames, static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(3)});
         double* positions = out.mutable_data();
         py::gil_scoped_release release;
-        for (py::ssize_t t = 0; t < frames; ++t)
-            hand_.forward(angles + t * hand_.joints(), count, positions + 3 * count * t, nullptr);
+        rt::Pose pose;
+        for (py::ssize_t t = 0; t < frames; ++t) {
+            hand_.place(angles + t * hand_.joints(), pose);
+            hand_.positions(pose, count, positions + 3 * count * t);
+        }
         return out;
     }
 
@@ -117,7 +137,10 @@ class Solver {
         const py::ssize_t count = static_cast<py::ssize_t>(hand_.points.size());
         py::array_t<double> out({count, static_cast<py::ssize_t>(3), static_cast<py::ssize_t>(hand_.joints())});
         std::vector<double> positions(3 * hand_.points.size());
-        hand_.forward(angles, static_cast<int>(count), positions.data(), out.mutable_data());
+        rt::Pose pose;
+        hand_.place(angles, pose);
+        hand_.positions(pose, static_cast<int>(count), positions.data());
+        hand_.jacobian(pose, positions.data(), static_cast<int>(count), out.mutable_data());
         return out;
     }
 
@@ -153,13 +176,42 @@ class Solver {
     double objective(const py::array& keypoints, const py::array& previous, const py::array& q) const {
         return rt::objective_value(
             hand_, objective_, checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-            checked_finite("previous_rad", previous, {hand_.joints()}), checked_finite("q_rad", q, {hand_.joints()}));
+            checked_finite("previous_rad", previous, {hand_.joints()}), checked_finite("q_rad", q, {hand_.joints()}),
+            nullptr);
+    }
+
+    py::array_t<double> gradient(const py::array& keypoints, const py::array& previous, const py::array& q) const {
+        py::array_t<double> out(static_cast<py::ssize_t>(hand_.joints()));
+        rt::objective_value(hand_, objective_,
+                            checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
+                            checked_finite("previous_rad", previous, {hand_.joints()}),
+                            checked_finite("q_rad", q, {hand_.joints()}), out.mutable_data());
+        return out;
+    }
+
+    py::array_t<double> distances(const py::array& q) const {
+        py::array_t<double> out(static_cast<py::ssize_t>(objective_.pairs.size()));
+        rt::pair_distances(hand_, objective_, checked_finite("q_rad", q, {hand_.joints()}), out.mutable_data());
+        return out;
     }
 
   private:
     rt::Hand hand_;
     rt::Objective objective_;
 };
+
+int first_strange_frame(const py::array& keypoints, const py::array& palm, double max_wrist_m, double max_size_ratio,
+                        double max_reach_m, double max_palm_error) {
+    const float* human = checked<float>("keypoints_wrist_m", keypoints, {kAny, rt::kHumanKeypoints, 3});
+    const double* reference = checked_finite("palm_m", palm, {6, 3});
+    rt::Shape shape{{}, max_wrist_m, max_size_ratio, max_reach_m, max_palm_error};
+    for (int i = 0; i < 6; ++i) shape.palm[i] = take<3>(reference + 3 * i);
+    const py::ssize_t frames = keypoints.shape(0);
+    py::gil_scoped_release release;
+    for (py::ssize_t t = 0; t < frames; ++t)
+        if (!rt::is_hand(shape, human + t * 3 * rt::kHumanKeypoints)) return static_cast<int>(t);
+    return -1;
+}
 
 }  // namespace
 
@@ -170,17 +222,26 @@ void bind_retarget(py::module_& m) {
         .def(py::init<const py::array&, const py::array&, const py::array&, const py::array&, const py::array&,
                       const py::array&, const py::array&, const py::array&, int, const py::array&, const py::array&,
                       const py::array&, const py::array&, const py::array&, const py::array&, int, const py::array&,
-                      double, double, double, double, double>(),
+                      double, double, double, double, double, const py::array&, const py::array&, double>(),
              py::kw_only(), py::arg("parents"), py::arg("origins"), py::arg("axes"), py::arg("link_joints"),
              py::arg("multipliers"), py::arg("offsets"), py::arg("point_links"), py::arg("points"), py::arg("tips"),
              py::arg("lower"), py::arg("upper"), py::arg("human_tips"), py::arg("human_bases"), py::arg("bases"),
              py::arg("maps"), py::arg("thumb"), py::arg("palm_from_wrist"), py::arg("huber_m"),
-             py::arg("smoothness_m2"), py::arg("pinch_weight"), py::arg("pinch_near_m"), py::arg("pinch_far_m"))
+             py::arg("smoothness_m2"), py::arg("pinch_weight"), py::arg("pinch_near_m"), py::arg("pinch_far_m"),
+             py::arg("pairs"), py::arg("pair_distances"), py::arg("pair_weight"))
         .def("points", &Solver::points, py::arg("q_rad"), "float64[N, J] -> float64[N, P, 3], palm frame, metres.")
         .def("jacobian", &Solver::jacobian, py::arg("q_rad"), "float64[J] -> float64[P, 3, J], metres per radian.")
         .def("solve", &Solver::solve, py::arg("keypoints_wrist_m"), py::arg("q_start_rad"),
              "float32[T, 21, 3], float64[J] -> float64[T, J] within limits, int32[T] iterations. Each frame starts at "
              "the one before.")
         .def("objective", &Solver::objective, py::arg("keypoints_wrist_m"), py::arg("previous_rad"), py::arg("q_rad"),
-             "The value solve() makes small for one frame: float64[21, 3], float64[J], float64[J] -> m^2.");
+             "The value solve() makes small for one frame: float64[21, 3], float64[J], float64[J] -> m^2.")
+        .def("gradient", &Solver::gradient, py::arg("keypoints_wrist_m"), py::arg("previous_rad"), py::arg("q_rad"),
+             "Its derivative by q: float64[J], m^2 / rad.")
+        .def("pair_distances", &Solver::distances, py::arg("q_rad"),
+             "float64[J] -> float64[pairs], shortest distance between the axes of each pair, metres.");
+    m.def("first_strange_frame", &first_strange_frame, py::arg("keypoints_wrist_m"), py::arg("palm_m"), py::kw_only(),
+          py::arg("max_wrist_m"), py::arg("max_size_ratio"), py::arg("max_reach_m"), py::arg("max_palm_error"),
+          "float32[T, 21, 3], float64[6, 3] (wrist, thumb root, knuckles of the open hand) -> the first frame that is "
+          "not finite or not such a hand in the wrist frame, -1 when all are.");
 }

@@ -215,6 +215,9 @@ class RetargetSolver:
         pinch_weight: float,
         pinch_near_m: float,
         pinch_far_m: float,
+        pairs: _I32,
+        pair_distances: _F64,
+        pair_weight: float,
     ) -> None: ...
     def points(self, q_rad: _F64) -> _F64:
         """[N, J] -> [N, P, 3], palm frame"""
@@ -227,3 +230,20 @@ class RetargetSolver:
 
     def objective(self, keypoints_wrist_m: _F64, previous_rad: _F64, q_rad: _F64) -> float:
         """The value solve() makes small for one frame, m^2"""
+
+    def gradient(self, keypoints_wrist_m: _F64, previous_rad: _F64, q_rad: _F64) -> _F64:
+        """[J], its derivative by q, m^2 / rad"""
+
+    def pair_distances(self, q_rad: _F64) -> _F64:
+        """[J] -> [pairs], shortest distance between the axes of each pair, m"""
+
+def first_strange_frame(
+    keypoints_wrist_m: _F32,
+    palm_m: _F64,
+    *,
+    max_wrist_m: float,
+    max_size_ratio: float,
+    max_reach_m: float,
+    max_palm_error: float,
+) -> int:
+    """[T, 21, 3], [6, 3] of the open hand -> the first frame that is not such a hand in the wrist frame, or -1"""

@@ -42,6 +42,14 @@ class RetargetError(BeingH0Error):
         self.frame = frame
 
 
+class RobotFileError(BeingH0Error):
+    """A description of a robot hand (compact, URDF or MJCF) does not hold or has something unsupported."""
+
+    def __init__(self, message: str, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class HandError(BeingH0Error):
     """Anything that went wrong between the bridge and a hand; the hand was stopped first.
 
