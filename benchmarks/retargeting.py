@@ -8,14 +8,6 @@ Robots are our descriptions; dex-retargeting gets them as URDF, written here. Th
 frames through its named poses with 0.5 mm of noise. Its wrist frame and the scale come from our calibration for both.
 dex-retargeting runs with the parameters of its own configurations, its low-pass filter off.
 
-error           |fingertip - scaled human fingertip|, both from the wrist, mm: mean and 95 %
-pinch gap       |robot gap - human gap| of thumb and index, mm, over frames where the human gap is below 25 mm;
-                and the robot gap itself, because DexPilot aims at 0 there
-2nd difference  mean |q[t+1] - 2 q[t] + q[t-1]|, rad
-beyond limits   joint values outside the limits, and the farthest, rad
-us              per frame, one call per frame from Python; per frame the quickest of the repeats, then 50 % and 99 % of
-                the frames. The repeats of all methods are interleaved, one thread.
-
 Without dex-retargeting only our rows are measured.
 """
 
@@ -41,6 +33,20 @@ from beingh0_edge.retarget import HUBER_M, Retargeter
 from beingh0_edge.robot_hand import RobotHand
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "retargeting_results.md"
+COLUMNS = """\
+- **error**: fingertip against scaled human fingertip, both from the wrist.
+- **pinch gap error**: robot gap against human gap of thumb and index, over the frames where the human gap is below
+  25 mm; behind it the robot gap itself, because DexPilot aims at 0 there.
+- **2nd difference**: mean of |q[t+1] - 2 q[t] + q[t-1]|. Most of it is the noise of the input.
+- **beyond limits**: joint values outside the limits, and the farthest.
+- **us**: one call per frame from Python; per frame the quickest of the repeats, then 50 % and 99 % of the frames. All
+  methods take turns, on one thread.
+
+*ours, vectors* has the objective, the smoothing and the scale of dex-retargeting's vector mode. *pinch* adds the pinch
+term and our smoothing, *margin* keeps fingers 2 mm apart. *ours, fingers* is what `Retargeter.load` does by itself: it
+follows other targets (each finger from its own knuckle), so its error in this column says nothing.
+"""
 HANDS = ("inspire_rh56", "ability_hand", "leap", "allegro_v4", "shadow_hand")
 PEER_SCALE = {"inspire_rh56": 1.15, "ability_hand": 1.0, "leap": 1.6, "allegro_v4": 1.6, "shadow_hand": 1.2}
 TIPS = {"thumb": 4, "index": 8, "middle": 12, "ring": 16, "little": 20}
@@ -168,6 +174,7 @@ def peer_method(mode: str, retargeter: Retargeter, human: np.ndarray, folder: Pa
 class Row:
     hand: str
     method: str
+    scale_from: str  # "auto": our calibration, "peer": the configurations of dex-retargeting
     scale: float
     error_mean_mm: float
     error_p95_mm: float
@@ -181,8 +188,8 @@ class Row:
     failures: int
 
 
-def judge(hand: str, method: str, retargeter: Retargeter, human: np.ndarray, q: np.ndarray, us: np.ndarray,
-          failures: int) -> Row:
+def judge(hand: str, method: str, scale_from: str, retargeter: Retargeter, human: np.ndarray, q: np.ndarray,
+          us: np.ndarray, failures: int) -> Row:
     fingers = list(retargeter.robot.fingers)
     reached = retargeter.keypoints(q)[:, [4 + 4 * i for i in range(len(fingers))]]
     points = human.astype(np.float64) @ retargeter.palm_from_wrist.T
@@ -193,11 +200,14 @@ def judge(hand: str, method: str, retargeter: Retargeter, human: np.ndarray, q: 
     pinched = human_gap < PINCHED_M
     pinched[:SETTLE] = False
     beyond = np.maximum(retargeter.lower_rad - q, q - retargeter.upper_rad)
-    return Row(hand, method, round(retargeter.scale, 3), float(error.mean()), float(np.percentile(error, 95)),
-               float(1000 * np.abs(robot_gap - human_gap)[pinched].mean()), float(1000 * robot_gap[pinched].mean()),
-               float(np.abs(np.diff(q[SETTLE:], n=2, axis=0)).mean()), int((beyond > 1e-9).sum()),
-               float(max(beyond.max(), 0.0)), float(np.percentile(us[SETTLE:], 50)),
-               float(np.percentile(us[SETTLE:], 99)), failures)
+    return Row(
+        hand, method, scale_from, round(retargeter.scale, 3),
+        error_mean_mm=float(error.mean()), error_p95_mm=float(np.percentile(error, 95)),
+        gap_error_mm=float(1000 * np.abs(robot_gap - human_gap)[pinched].mean()),
+        gap_mm=float(1000 * robot_gap[pinched].mean()),
+        second_difference_rad=float(np.abs(np.diff(q[SETTLE:], n=2, axis=0)).mean()),
+        violations=int((beyond > 1e-9).sum()), violation_rad=float(max(beyond.max(), 0.0)),
+        us_p50=float(np.percentile(us[SETTLE:], 50)), us_p99=float(np.percentile(us[SETTLE:], 99)), failures=failures)
 
 
 def run(step: Step, frames: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -243,32 +253,122 @@ def measure(hand: str, human: np.ndarray, scale: float | None, repeats: int) -> 
                 if name in results:
                     us = np.minimum(us, results[name][1])
                 results[name] = (q, us, failures)
-    rows = [judge(hand, name, judged, human, *results[name]) for name in methods]
+    rows = [judge(hand, name, "auto" if scale is None else "peer", judged, human, *results[name]) for name in methods]
     return rows, {name: result[0] for name, result in results.items()}
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown; ratios are against the vector mode of dex-retargeting on the same hand."""
-    lines = ["| hand (joints) | scale | method | error mean / 95 % mm | pinch gap error (gap) mm | 2nd difference | "
-             "beyond limits | us 50 % / 99 % | times faster |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    """Markdown of one hand; times faster than the vector mode of dex-retargeting in the same run."""
+    lines = ["| method | error mean / 95 % mm | pinch gap error (gap) mm | 2nd difference rad | beyond limits | "
+             "us 50 % / 99 % | times faster |",
+             "|---|---|---|---|---|---|---|"]
+    peer = next((row for row in rows if row.method == "dex-retargeting vector"), None)
     for row in rows:
-        peers = [r for r in rows if r.hand == row.hand and r.scale == row.scale
-                 and r.method == "dex-retargeting vector"]
-        faster = f"{peers[0].us_p50 / row.us_p50:.0f}" if peers and row.method.startswith("ours") else ""
-        joints = len(RobotHand.load(row.hand, "right").joint_names)
-        limits = f"{row.violations} ({row.violation_rad:.0e})" if row.violations else "0"
+        faster = f"{peer.us_p50 / row.us_p50:.0f}" if peer and row.method.startswith("ours") else ""
+        limits = f"{row.violations} (by {row.violation_rad:.0e} rad)" if row.violations else "0"
         lines.append(
-            f"| {row.hand} ({joints}) | {row.scale:.2f} | {row.method} | {row.error_mean_mm:.2f} / "
-            f"{row.error_p95_mm:.1f} | {row.gap_error_mm:.1f} ({row.gap_mm:.1f}) | {row.second_difference_rad:.4f} | "
-            f"{limits} | {row.us_p50:.1f} / {row.us_p99:.1f} | {faster} |")
+            f"| {row.method} | {row.error_mean_mm:.2f} / {row.error_p95_mm:.1f} | {row.gap_error_mm:.1f} "
+            f"({row.gap_mm:.1f}) | {row.second_difference_rad:.4f} | {limits} | {row.us_p50:.1f} / {row.us_p99:.1f} | "
+            f"{faster} |")
     return "\n".join(lines)
+
+
+def targets(rows: list[Row]) -> list[str]:
+    """The wanted figures of one hand, and whether they hold. Empty without dex-retargeting."""
+    by = {row.method: row for row in rows}
+    if "dex-retargeting vector" not in by:
+        return []
+    peer, ours, pinch = by["dex-retargeting vector"], by["ours, vectors"], by["ours, vectors + pinch"]
+    joints = len(RobotHand.load(peer.hand, "right").joint_names)
+    wanted = 100 if joints <= 8 else 40
+    faster, jerk = peer.us_p50 / ours.us_p50, pinch.second_difference_rad / peer.second_difference_rad
+    return [f"{'holds' if holds else 'does not hold'}: {what}" for holds, what in (
+        (faster >= wanted, f"{faster:.0f} times faster than its vector mode (wanted {wanted})"),
+        (ours.error_mean_mm <= peer.error_mean_mm + 0.005,
+         f"vector error {ours.error_mean_mm:.2f} mm against {peer.error_mean_mm:.2f} mm (wanted equal or lower)"),
+        (pinch.gap_error_mm <= 6.0, f"pinch gap error {pinch.gap_error_mm:.1f} mm (wanted 6 mm or less)"),
+        (jerk <= 1.1,
+         f"2nd difference with the pinch term {jerk:.2f} times that of its vector mode (wanted 1.1 or less)"),
+    )]
+
+
+def section(result: dict[str, Any]) -> str:
+    """The part of a result page that this benchmark fills, from what `collect` returned."""
+    rows = [Row(**row) for row in result["rows"]]
+    parts = [f"Measured with `python benchmarks/retargeting.py --write` on {result['machine']}: {result['frames']} "
+             f"frames of the synthetic hand through its named poses with 0.5 mm of noise, {result['repeats']} repeats. "
+             f"{result['remark']}".rstrip(), "",
+             "dex-retargeting 0.5.0 gets our descriptions as URDF, our wrist frame and our scale; its own parameters, "
+             "its low-pass filter off.", "", COLUMNS]
+    for scale in ("auto", "peer"):
+        found = [row for row in rows if row.scale_from == scale]
+        if not found:
+            continue
+        parts += ["## Scale from the open hands" if scale == "auto"
+                  else "## Scale of dex-retargeting's own configurations", ""]
+        for hand in dict.fromkeys(row.hand for row in found):
+            of_hand = [row for row in found if row.hand == hand]
+            joints = len(RobotHand.load(hand, "right").joint_names)
+            parts += [f"### {hand}: {joints} joints, scale {of_hand[0].scale:.2f}", "", table(of_hand), ""]
+            if lines := targets(of_hand):
+                parts += [*(f"- {line}" for line in lines), ""]
+    return "\n".join(parts)
+
+
+def plot(path: Path, human: np.ndarray, curves: dict[str, dict[str, np.ndarray]]) -> None:
+    """Gap between thumb and index, and reach of the index, of the human and of each method, over the frames."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.1 * len(curves)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(curves), 2, sharex=True, squeeze=False)
+    frames = np.arange(len(human) - SETTLE)
+    for (hand, found), (gap_panel, reach_panel) in zip(curves.items(), panels, strict=True):
+        retargeter = Retargeter.load(hand, objective="vectors")
+        gap = 1000 * np.linalg.norm(human[SETTLE:, 4].astype(np.float64) - human[SETTLE:, 8], axis=1)
+        reach = 1000 * retargeter.scale * np.linalg.norm(human[SETTLE:, 8].astype(np.float64), axis=1)
+        gap_panel.plot(frames, gap, color="black", linewidth=2.5, alpha=0.35, label="human (reach scaled)")
+        reach_panel.plot(frames, reach, color="black", linewidth=2.5, alpha=0.35)
+        for i, (name, q) in enumerate(found.items()):
+            tips = retargeter.keypoints(q[SETTLE:])
+            gap_panel.plot(frames, 1000 * np.linalg.norm(tips[:, 4] - tips[:, 8], axis=1), color=f"C{i}",
+                           linewidth=1.0, label=name)
+            reach_panel.plot(frames, 1000 * np.linalg.norm(tips[:, 8] - retargeter.wrist_m, axis=1), color=f"C{i}",
+                             linewidth=1.0)
+        gap_panel.axhline(1000 * PINCHED_M, color="#999999", linestyle=":", linewidth=0.8)
+        gap_panel.set_ylabel(f"{hand}\nmm")
+        for panel in (gap_panel, reach_panel):
+            panel.grid(alpha=0.25)
+    panels[0, 0].set_title("gap between thumb and index tip", fontsize=10)
+    panels[0, 1].set_title("index tip from the wrist", fontsize=10)
+    for panel in panels[-1]:
+        panel.set_xlabel("frame")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def machine() -> str:
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.processor())
-    return f"{model}, one thread, Python {platform.python_version()}"
+    return f"one core of {model}, one thread, Python {platform.python_version()}"
+
+
+def collect(hands: list[str], frames: int, repeats: int, scales: tuple[str, ...],
+            show: Callable[[str], None] = print) -> tuple[dict[str, Any], np.ndarray, dict[str, dict[str, np.ndarray]]]:
+    """All measurements as json can hold them, the human motion, and by hand and method the q at our scale."""
+    human = trajectory(frames)
+    rows: list[Row] = []
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for scale in scales:
+        for hand in hands:
+            found, q = measure(hand, human, None if scale == "auto" else PEER_SCALE[hand], repeats)
+            rows += found
+            if scale == "auto":
+                curves[hand] = {name: angles for name, angles in q.items() if "margin" not in name}
+            show(f"\n{hand}, scale {found[0].scale:.2f}\n{table(found)}\n" + "\n".join(targets(found)))
+    return ({"machine": machine(), "frames": frames, "repeats": repeats, "remark": "",
+             "rows": [asdict(row) for row in rows]}, human, curves)
 
 
 def main() -> None:
@@ -278,18 +378,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--scale", choices=("auto", "peer", "both"), default="both",
                         help="ours from the open hands, that of dex-retargeting's configurations, or both")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="the result page, its picture and json")
+    parser.add_argument("--remark", default="", help="about the machine, for the page")
     arguments = parser.parse_args()
-    human = trajectory(arguments.frames)
-    rows: list[Row] = []
-    for scale in ("auto", "peer") if arguments.scale == "both" else (arguments.scale,):
-        for hand in arguments.hands:
-            found, _ = measure(hand, human, None if scale == "auto" else PEER_SCALE[hand], arguments.repeats)
-            rows += found
-            print(table(found), flush=True)
+    scales = ("auto", "peer") if arguments.scale == "both" else (arguments.scale,)
+    result, human, curves = collect(arguments.hands, arguments.frames, arguments.repeats, scales,
+                                    lambda text: print(text, flush=True))
+    result["remark"] = arguments.remark
     if arguments.write:
-        write_json(ROOT / "docs" / "results" / "retargeting.json",
-                   {"machine": machine(), "frames": arguments.frames, "rows": [asdict(row) for row in rows]})
+        write_json(ROOT / "docs" / "results" / "retargeting.json", result)
+        page = PAGE.with_suffix(".partial")
+        page.write_text(f"# Retargeting, measured\n\n![Pinch gaps and reach](images/retargeting.png)\n\n"
+                        f"{section(result)}")
+        page.replace(PAGE)
+        if curves:
+            plot(ROOT / "docs" / "images" / "retargeting.png", human,
+                 {hand: curves[hand] for hand in ("inspire_rh56", "leap") if hand in curves} or curves)
 
 
 if __name__ == "__main__":

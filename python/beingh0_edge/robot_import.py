@@ -24,6 +24,7 @@ from beingh0_edge.types import SIDES, Side
 _LARGEST_FILE = 16 * 2**20
 _DEEPEST = 200  # elements inside each other
 _SAME_PLACE_M = 1e-4
+_OVERTRAVEL_RAD = 0.02  # of a coupled hinge past its own limits, from which on it is worth a note
 _SLACK_RAD = 0.3  # a tendon that lets two joints differ by less couples them
 _MJCF_REFUSED = ("attach", "replicate", "composite", "flexcomp")  # they would add bodies that are not in the file
 
@@ -568,6 +569,7 @@ class _Compactor:
             if not low <= value <= high:
                 raise self.fail(f"joint {name!r} is open at {value:g} rad, which is outside its limits {low:g} to "
                                 f"{high:g}; say where it is open with --open {name}=...")
+        self.note_overtravel()
         notes: dict[str, object] = {"provenance": [f"Imported from {Path(self.tree.path).name}.", *self.tree.notes]}
         if options.license:
             notes["license"] = options.license
@@ -708,6 +710,18 @@ class _Compactor:
             return coupling.joint, coupling.multiplier, coupling.offset_rad
         joint, multiplier, offset = self.driver(coupling.joint, (*seen, name))
         return joint, coupling.multiplier * multiplier, coupling.multiplier * offset + coupling.offset_rad
+
+    def note_overtravel(self) -> None:
+        """Says which coupled hinges would be driven past their own limits."""
+        for name, _, _, _, driver, multiplier, offset in self.links:
+            hinge = self.hinges[name]
+            if name == driver or hinge.lower_rad is None or hinge.upper_rad is None:
+                continue
+            ends = sorted(multiplier * end + offset + hinge.ref_rad for end in self.limits(driver))
+            if ends[0] < hinge.lower_rad - _OVERTRAVEL_RAD or ends[1] > hinge.upper_rad + _OVERTRAVEL_RAD:
+                self.tree.notes.append(
+                    f"{name}: following {driver} it reaches {ends[0]:.2f} to {ends[1]:.2f} rad, its own limits are "
+                    f"{hinge.lower_rad:g} to {hinge.upper_rad:g}")
 
     def joints(self) -> list[str]:
         """Driven joints that move a finger, in the order of the file."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beingh0_edge.cli import main
+from beingh0_edge.cli.hand_import import coupling
 from beingh0_edge.errors import RobotFileError
 from beingh0_edge.retarget import Retargeter
 from beingh0_edge.robot_hand import RobotHand, rotation_about
@@ -87,6 +89,12 @@ def test_a_mimic_of_a_mimic_and_of_another_finger_follows(urdf: Callable[..., Pa
     q = np.array([0.1, 0.2, 0.4, 0.3])
     assert hand.joint_names == ("thumb_j1", "thumb_j2", "index_j1", "ring_j1")
     np.testing.assert_allclose(hand.points_m(q)["index"][3], urdf_tip(0.02, 0.4, 0.5 * (2 * 0.3 + 0.1)), atol=EXACT_M)
+
+
+def test_a_coupled_hinge_driven_past_its_limits_is_noted(urdf: Callable[..., Path]) -> None:
+    assert len(load(urdf(mimic='<mimic joint="index_j1" multiplier="1"/>')).notes["provenance"]) == 2  # down to -0.1
+    notes = load(urdf(mimic='<mimic joint="index_j1" multiplier="1.5" offset="0.2"/>')).notes["provenance"]
+    assert notes[1] == ("index_j2: following index_j1 it reaches 0.05 to 2.45 rad, its own limits are 0 to 1.6")
 
 
 def test_names_limits_and_poses_can_be_said(urdf: Callable[..., Path]) -> None:
@@ -347,6 +355,51 @@ def test_a_wrong_mjcf_is_refused(tmp_path: Path, old: str, new: str, message: st
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(RobotFileError, match=message):
         load(path)
+
+
+# ---- the command ----
+
+
+def test_the_command_writes_a_description_and_a_picture(urdf: Callable[..., Path], tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out" / "toy.json"
+    status = main(["hand", "import", str(urdf()), *(word for f, t in TIPS.items() for word in ("--tip", f"{f}={t}")),
+                   "--couple", "index_j2=index_j1*1.1+0.05", "--rename", "index_j1=index", "--open", "index=0.1",
+                   "--natural", "index=0:1.2", "--fix", "ring_j2=0.2", "--radius", "index=0.008", "--license", "ours",
+                   "--out", str(out)])
+    assert status == 0
+    assert "toy, right: 4 joints move 5 hinges" in capsys.readouterr().out
+    hand = RobotHand.load(out, "right")
+    link, joint = hand.link_names.index("index_j2"), hand.joint_names.index("index")
+    assert (hand.multipliers[link], hand.offsets_rad[link], hand.link_joints[link]) == (1.1, 0.05, joint)
+    assert (hand.open_rad[joint], hand.natural_rad[1, joint], hand.radius_m["index"]) == (0.1, 1.2, 0.008)
+    assert hand.notes["license"] == "ours"
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(path.name for path in out.parent.iterdir()) == ["toy.json", "toy.png"]
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--tip", "index"], "--tip: expected NAME=VALUE"),
+    (["--couple", "index_j2=index_j1*x"], "--couple: expected JOINT=DRIVER"),
+    (["--fix", "index_j2=far"], "--fix: expected a number, got 'far'"),
+    (["--natural", "index_j1=1"], "--natural: expected JOINT=LOW:HIGH"),
+    (["--side", "both"], "--side: expected left or right, got 'both'"),
+    (["--out", "hand.txt"], "--out: expected a file that ends in .json"),
+    (["--base", "elbow"], "base: 'elbow' does not carry all tips"),
+])
+def test_a_wrong_command_says_so_and_writes_nothing(urdf: Callable[..., Path], tmp_path: Path, words: list[str],
+                                                    message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = [*(word for f, t in TIPS.items() for word in ("--tip", f"{f}={t}")), "--out", str(out / "toy.json")]
+    assert main(["hand", "import", str(urdf()), *arguments, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("a", ("a", 1.0, 0.0)), ("a-1", ("a-1", 1.0, 0.0)), ("a*-0.5", ("a", -0.5, 0.0)), ("a*1e-1-.2", ("a", 0.1, -0.2))])
+def test_couplings_are_read(text: str, expected: tuple[str, float, float]) -> None:
+    assert coupling(text) == expected
 
 
 # ---- real files, where their packages are installed ----

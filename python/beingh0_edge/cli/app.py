@@ -344,6 +344,44 @@ def bridge(
     serve(_where(name, port, side, rate, baud, device_id, option), as_, typer.echo)
 
 
+@hand.command("import")
+def hand_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="URDF or MJCF.", show_default=False)],
+    tip: Annotated[list[str], typer.Option(
+        metavar="FINGER=LINK", show_default=False,
+        help="Fingertip: a link, body or site, or a point in one (index=link:0,0,0.03, metres). Once per finger: "
+             "thumb, index, middle, ring, little.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .json; a picture is written beside it.",
+                                      show_default=False)],
+    side: Annotated[str, typer.Option(metavar="left|right")] = "right",
+    name: Annotated[str | None, typer.Option(help="Default: that of the file.", show_default=False)] = None,
+    base: Annotated[str | None, typer.Option(
+        metavar="LINK", help="The palm (default: the last link all fingers share).", show_default=False)] = None,
+    couple: Annotated[list[str] | None, typer.Option(
+        metavar="JOINT=DRIVER*1.1", help="A linkage that the file does not have.", show_default=False)] = None,
+    fix: Annotated[list[str] | None, typer.Option(
+        metavar="JOINT=RAD", help="A joint that stays.", show_default=False)] = None,
+    rename: Annotated[list[str] | None, typer.Option(
+        metavar="JOINT=NAME", help="Its name in trajectories, e.g. the bridge's.", show_default=False)] = None,
+    opened: Annotated[list[str] | None, typer.Option(
+        "--open", metavar="JOINT=RAD", help="Where the open hand is not at 0 (new name).", show_default=False)] = None,
+    natural: Annotated[list[str] | None, typer.Option(
+        metavar="JOINT=LOW:HIGH", help="Range of human-like poses, where the limits allow more.",
+        show_default=False)] = None,
+    radius: Annotated[list[str] | None, typer.Option(
+        metavar="FINGER=M", help="Half its thickness, to keep fingers apart.", show_default=False)] = None,
+    license_text: Annotated[str, typer.Option("--license", metavar="TEXT", help="Of the file's numbers.")] = "",
+) -> None:
+    """Make a hand known to the retargeter.
+
+    Reads the kinematics of a URDF or MJCF file. Retargeter.load takes the result. Moves nothing.
+    """
+    from .hand_import import run_import
+
+    typer.echo(run_import(file, out, name, side, tip, base, couple or [], fix or [], rename or [], opened or [],
+                          natural or [], radius or [], license_text))
+
+
 @hand.command("probe")
 def hand_probe(
     name: Annotated[str | None, typer.Argument(metavar="[HAND]", help="Ask only for this one.",
