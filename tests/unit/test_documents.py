@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from beingh0_edge.firmware_bridge import HANDS
+from beingh0_edge.firmware_bridge.hands import describe
 from beingh0_edge.train import evaluate_nano
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,10 @@ def test_every_hand_of_the_bridge_is_in_the_table_of_the_readme():
     readme = (ROOT / "README.md").read_text()
     rows = "\n".join(line for line in readme.splitlines() if line.startswith("| ") and "`sim:" in line)
     assert [name for name in HANDS if f"`{name}`" not in rows or f"`sim:{name}`" not in rows] == []
+
+
+def test_the_page_about_the_hands_is_what_their_table_prints():
+    assert (ROOT / "docs" / "robot_hands.md").read_text() == describe.markdown(), f"python -m {describe.__name__}"
 
 
 def test_the_table_of_the_readme_is_the_measured_one():
