@@ -2,7 +2,7 @@
 
     python benchmarks/convert_memory.py --folder SCRATCH [--quant Q8_0] [--layout full] [--layers 28] [--keep]
 
-The weights are bfloat16 noise in shards of 4 GB, 17 GB in all, written once. Needs GNU time (Debian: apt install time)
+The weights are bfloat16 noise in shards of 4 GB, 16 GB in all, written once. Needs GNU time (Debian: apt install time)
 and about 28 GB of free disk. Prints the largest resident set, which must stay under 6 GB, and the seconds.
 """
 

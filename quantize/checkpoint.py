@@ -310,7 +310,7 @@ def open_weights(folder: Path) -> dict[str, TensorFile]:
         return _open_shards(index)
     single = folder / "model.safetensors"
     if single.is_file():
-        file = SafetensorsFile(single)
+        file: TensorFile = SafetensorsFile(single)
         return dict.fromkeys(file.tensors, file)
     for name in ("pytorch_model.bin", "pytorch_model.pt"):
         if (folder / f"{name}.index.json").is_file():
@@ -318,9 +318,13 @@ def open_weights(folder: Path) -> dict[str, TensorFile]:
         if (folder / name).is_file():
             pickled = TorchFile(folder / name)
             return dict.fromkeys(pickled.tensors, pickled)
+    others = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+    if len(others) == 1:  # of another name, but there is no doubt
+        file = SafetensorsFile(others[0]) if others[0].suffix == ".safetensors" else TorchFile(others[0])
+        return dict.fromkeys(file.tensors, file)
     raise BundleError(
-        f"{folder}: no weights; expected model.safetensors (single or sharded) or pytorch_model.bin",
-        str(folder))
+        f"{folder}: no weights; expected model.safetensors or pytorch_model.bin, single or sharded with its index, "
+        f"or one file of another name; found {', '.join(path.name for path in others) or 'none'}", str(folder))
 
 
 def _open_shards(index: Path) -> dict[str, TensorFile]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from beingh0_edge.bundle import EmbeddingsSpec, LanguageSpec
 from beingh0_edge.errors import BundleError
+from beingh0_edge.prompt import SYSTEM_MESSAGES
 from beingh0_edge.tokens import Vocabulary
 from beingh0_edge.types import FloatArray, IntArray
 
@@ -19,6 +20,10 @@ from .checkpoint import EMBEDDING, HEAD, LANGUAGE, Checkpoint, Progress
 from .quant_types import TYPE_IDS, encode, row_bytes, tensor_type, uses_importance
 
 _ROWS_AT_ONCE = 4096
+# The chat template in llama.cpp's terms (Jinja), with the model's own system message where none is given.
+_CHAT = ("{% if messages[0]['role'] != 'system' %}<|im_start|>system\nSYSTEM<|im_end|>\n{% endif %}"
+         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 _LAYER_NAMES = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
@@ -83,6 +88,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, quant
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         if tokenizer is not None and not vocabulary.trimmed:
             _add_tokenizer(writer, tokenizer, spec.rows, vocabulary.layout.eos)
+            writer.add_chat_template(_CHAT.replace("SYSTEM", SYSTEM_MESSAGES[checkpoint.config.template]))
         else:
             writer.add_tokenizer_model("no_vocab")
         shapes = spec.tensor_shapes()

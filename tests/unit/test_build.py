@@ -58,6 +58,33 @@ def test_a_full_layout_carries_the_text_tokenizer(tiny_checkpoint: Path, tmp_pat
     assert model.tokenize(text.encode(), add_bos=False, special=True) == expected
 
 
+def test_llama_cpp_answers_in_text_from_a_full_layout(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Its own greedy answer to a chat, id by id the likeliest of ours."""
+    import llama_cpp
+    from tokenizers import Tokenizer
+
+    bundle = build_bundle(tiny_checkpoint, tmp_path / "full", layout="full", quant="F32", vision="fp32")
+    model = llama_cpp.Llama(str(bundle.path("language.gguf")), n_ctx=512, n_threads=1, verbose=False)
+    assert "You are Being-H0" in model.metadata["tokenizer.chat_template"]
+    text = chat_text("pick up the red can")
+    prompt = Tokenizer.from_file(str(bundle.path("tokenizer.json"))).encode(text).ids
+    assert model.tokenize(text.encode(), add_bos=False, special=True) == prompt
+    answer: list[int] = []
+    for token in model.generate(prompt, temp=0, repeat_penalty=1.0):
+        answer.append(token)
+        if len(answer) == 4:
+            break
+    model.close()
+    scores = Backbone(bundle, threads=1).logits(np.array(prompt + answer))
+    assert answer == scores[len(prompt) - 1 : -1].argmax(-1).tolist()
+
+
+def chat_text(question: str) -> str:
+    system = "You are Being-H0, a helpful and harmless AI assistant developed by BeingBeyond."
+    return (f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n"
+            "<|im_start|>assistant\n")
+
+
 @pytest.fixture(scope="module")
 def exact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
     folder = tmp_path_factory.mktemp("exact") / "bundle"

@@ -135,6 +135,16 @@ def test_damaged_safetensors_are_named(folder: Path) -> None:
             Checkpoint(folder)
 
 
+def test_one_weight_file_of_another_name_is_no_doubt(folder: Path) -> None:
+    reference = weights_of(folder)
+    torch.save({name: torch.from_numpy(value) for name, value in reference.items()}, folder / "step_900.pth")
+    (folder / "model.safetensors").unlink()
+    same_as(folder, reference)
+    shutil.copy(folder / "step_900.pth", folder / "step_800.pth")
+    with pytest.raises(BundleError, match=r"no weights; expected .*; found step_800\.pth, step_900\.pth"):
+        Checkpoint(folder)
+
+
 def test_no_folder_no_config_and_no_weights_are_told_apart(folder: Path) -> None:
     with pytest.raises(BundleError, match="no such checkpoint folder"):
         Checkpoint(folder / "nowhere")

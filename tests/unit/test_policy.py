@@ -122,7 +122,7 @@ def test_unknown_hands_and_empty_instructions_are_refused_at_once(policy: Policy
 
 def test_an_instruction_longer_than_the_context_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match="more than the context"):
-        policy.generate(observation(instruction="very " * 400 + "slowly"))
+        policy.generate(observation(instruction="very " * 900 + "slowly"))
 
 
 def test_motion_that_is_not_finite_never_leaves(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,9 @@ def convert(
     quant: Annotated[str, typer.Option(
         metavar="TYPE", help="Language model: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, ..., or "
                              "Q4_MIX: 4 bits, and more where a search finds that they pay.")] = "Q8_0",
-    vision: Annotated[str, typer.Option(metavar="TYPE", help="Vision tower: fp32, fp16 or int8.")] = "fp16",
+    vision: Annotated[str | None, typer.Option(
+        metavar="TYPE", show_default=False,
+        help="Vision tower: fp32, fp16 or int8 (default: fp16, and fp32 beside F32).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     report: Annotated[int, typer.Option(
         parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "

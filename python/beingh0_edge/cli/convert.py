@@ -35,7 +35,7 @@ class Request:
     mano_right: Path | None = None
     layout: str = "trimmed"
     quant: str = "Q8_0"
-    vision: str = "fp16"
+    vision: str | None = None  # by default fp16, and fp32 beside an F32 language model
     overwrite: bool = False
     report: int = 3
     imatrix: str = "auto"
@@ -146,7 +146,8 @@ def _convert(request: Request, checkpoint: Path, folders: list[Path] | None, wan
 def _choices(request: Request, folders: Any) -> Choices:
     from ..quantize import Choices
 
-    precision: Any = request.vision  # Choices refuses what it does not know
+    # Choices refuses what it does not know.
+    precision: Any = request.vision or ("fp32" if request.quant == "F32" else "fp16")
     return Choices(request.layout, request.quant, precision, "fp32", folders, request.hands(), request.overrides(),
                    mmproj=request.mmproj)
 
