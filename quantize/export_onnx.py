@@ -6,7 +6,6 @@ numpy reading of the checkpoint.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from beingh0_edge.bundle import RobotSpec, TokenSpec
 from beingh0_edge.errors import BundleError
-from beingh0_edge.files import staged, write_json
+from beingh0_edge.files import write_json
 from beingh0_edge.motion_tokenizer import MotionTokenizer
 from beingh0_edge.types import FloatArray, IntArray
 
@@ -77,7 +76,10 @@ def export_onnx(
     folders = [Path(folder) for folder in tokenizer_folders or default_folders(source)]
     robot = robot_spec(checkpoint.config.robot) if checkpoint.config.robot else None
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as scratch, staged(out) as work:
+    with TemporaryDirectory() as scratch, TemporaryDirectory(prefix=".beingh0-", suffix=".partial",
+                                                             dir=out.parent) as stage:
+        work = Path(stage) / "graphs"
+        work.mkdir()
         tokens, _ = find_tokens(source, robot.chunk_length if robot else 0, Path(scratch))
         motion = write_motion(folders, checkpoint, Path(scratch), "fp32")
         vocabulary = language_vocabulary(checkpoint, tokens, motion, layout)
@@ -105,7 +107,8 @@ def export_onnx(
                  "graphs": {name: _listed(signature, errors.get(name)) for name, signature in signatures.items()}}
         write_json(work / LISTING, facts)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(stage) / "old")  # goes with the stage
+        work.rename(out)
     return facts
 
 
