@@ -2,7 +2,6 @@
 heads here are dropped after training.
 
 position  the hidden state of `<mot>` (and of every eighth id) tells where the named object is: 3 x 24 soft bins
-grid      each visual token tells which object, if any, has its centre in the token's cell, and how far it is
 latent    the hidden state in front of each latent cell tells that cell's quantised latent, and `<mot>` tells all
 code      the expected code vector under the softmax against the true one: errors weighted by what they mean
 """
@@ -17,19 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beingh0_edge.train.vla_data import IGNORE, Batch
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What the heads need to know about the data. Camera intrinsics are those of the square model image."""
-
-    kinds: int
-    colours: int
-    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in pixels of the model's input image
-    image_size: int
-    position_low_m: tuple[float, float, float]
-    position_high_m: tuple[float, float, float]
+from beingh0_edge.train.description import Point
+from beingh0_edge.train.vla_data import IGNORE
 
 
 @dataclass(frozen=True)
@@ -52,17 +40,16 @@ class Aids(nn.Module):
     BINS = 24
     EVERY = 8  # one latent cell is eight ids
 
-    def __init__(self, hidden: int, scene: Scene, codes: CodeSpace) -> None:
+    def __init__(self, hidden: int, low_m: Point, high_m: Point, codes: CodeSpace) -> None:
         super().__init__()
-        self.scene, self.codes = scene, codes
+        self.codes = codes
         self.position = nn.Linear(hidden, 3 * self.BINS)
         self.position_on_ids = nn.Linear(hidden, 3 * self.BINS)
-        self.grid = nn.Linear(hidden, 1 + scene.kinds + scene.colours + 3)
         _, groups, _, dim = codes.codebooks.shape
         self.latent_all = nn.Linear(hidden, groups * codes.positions * dim)
         self.latent_cell = nn.Linear(hidden, groups * dim)
-        self.register_buffer("low", torch.tensor(scene.position_low_m))
-        self.register_buffer("high", torch.tensor(scene.position_high_m))
+        self.register_buffer("low", torch.tensor(low_m))
+        self.register_buffer("high", torch.tensor(high_m))
         self.low: Tensor
         self.high: Tensor
 
@@ -84,30 +71,6 @@ class Aids(nn.Module):
         x = (p * torch.arange(self.BINS, device=p.device)).sum(-1) / (self.BINS - 1)
         return self.low + x * (self.high - self.low)
 
-    # ---------------------------------------------------------------------------------------- grid
-
-    def grid_loss(self, visual: Tensor, batch: Batch) -> Tensor:
-        """visual float[B, cells, H], row-major square grid of tokens."""
-        s = self.scene
-        b, cells, _ = visual.shape
-        side = round(cells**0.5)
-        fx, fy, cx, cy = s.intrinsics
-        pos = batch.objects_pos.float()
-        u = (fx * pos[..., 0] / pos[..., 2] + cx) / s.image_size * side
-        v = (fy * pos[..., 1] / pos[..., 2] + cy) / s.image_size * side
-        inside = (u >= 0) & (u < side) & (v >= 0) & (v < side)
-        cell = (v.clamp(0, side - 1e-4).long() * side + u.clamp(0, side - 1e-4).long())
-        out = self.grid(visual).float()
-        present = torch.zeros(b, cells, device=out.device).scatter_(1, cell, inside.float())
-        loss = F.binary_cross_entropy_with_logits(out[..., 0], present)
-        at = out.gather(1, cell[..., None].expand(-1, -1, out.shape[-1]))[inside]
-        k, c = s.kinds, s.colours
-        loss = loss + 0.5 * F.cross_entropy(at[:, 1 : 1 + k], batch.objects_kind[inside])
-        loss = loss + 0.5 * F.cross_entropy(at[:, 1 + k : 1 + k + c], batch.objects_colour[inside])
-        depth = (pos[..., 2] - self.low[2]) / (self.high[2] - self.low[2])
-        geometry = torch.stack([u - u.floor(), v - v.floor(), depth], -1)[inside]
-        return loss + F.smooth_l1_loss(at[:, 1 + k + c :], geometry, beta=0.1)
-
     # -------------------------------------------------------------------------------- code space
 
     def latent_losses(self, mot_hidden: Tensor, cell_hidden: Tensor, wrist_codes: Tensor) -> Tensor:
@@ -119,7 +82,7 @@ class Aids(nn.Module):
         groups = wrist_codes.shape[1] // (c.positions * c.quantizers)
         ids = wrist_codes.view(-1, groups, c.positions, c.quantizers)
         target = torch.stack([c.codebooks[0, g][ids[:, g]].sum(2) for g in range(groups)], 1)
-        target = target / c.variance[0, :groups].sqrt()[None, :, None, None]
+        target = target / c.variance[0].max().sqrt()
         n, g, t, d = target.shape
         whole = self.latent_all(mot_hidden).float().view(n, -1, t, d)[:, :g]
         cells = self.latent_cell(cell_hidden).float().view(n, g, t, -1, d)
@@ -127,7 +90,7 @@ class Aids(nn.Module):
         return F.smooth_l1_loss(whole, target, beta=0.5) + F.smooth_l1_loss(own, target, beta=0.5)
 
     def code_loss(self, logits: Tensor, codes: Tensor, slots: Tensor) -> Tensor:
-        """Squared error of the expected code vector, in units of the latent variance.
+        """Squared error of the expected code vector, in units of the largest latent variance of a group of the part.
 
         logits float[N, parts*K] over motion ids; codes int64[N] motion ids; slots int64[N] index inside the block.
         """
@@ -145,14 +108,18 @@ class Aids(nn.Module):
                 expected = logits[pick, p * rows : (p + 1) * rows].softmax(-1) @ book
                 error = (expected - book[codes[pick] - p * rows]).square().sum(-1)
                 weight = 1.0 if p == 0 else 0.3
-                total = total + weight * error.sum() / (c.variance[p, g] * book.shape[1])
+                total = total + weight * error.sum() / (c.variance[p].max() * book.shape[1])
         return total / len(slots)
 
 
-def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: float = 0.3) -> Tensor:
-    """float[block_ids + 1]: decay^q per residual level, fingers damped; the last entry (index -1) is for markers."""
-    q = torch.arange(block_ids) % codes.quantizers
-    w = decay ** q.float()
+def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: float = 0.3,
+                  least: float = 0.1) -> Tensor:
+    """float[block_ids + 1]: decay^q per residual level, groups by the spread of their latents, fingers damped; the
+    last entry (index -1) is for markers."""
+    at = torch.arange(block_ids)
+    part, group = at // codes.ids_per_part, at % codes.ids_per_part // (codes.positions * codes.quantizers)
+    spread = (codes.variance / codes.variance.max(1, keepdim=True).values).sqrt().cpu()
+    w = decay ** (at % codes.quantizers).float() * spread[part, group].clamp_min(least)
     w[codes.ids_per_part :] *= finger
     return torch.cat([w, torch.ones(1)])
 

@@ -33,6 +33,7 @@ class TokenizerRecipe:
     lr: float = 2e-3
     commit_weight: float = 0.02
     velocity_weight: float = 0.5
+    first_group_odds: float = 0.0  # of steps that reconstruct from the first group alone
     half_until: float = 0.8  # share of the steps with bfloat16 convolutions; the rest settle in float32
     seed: int = 0
 
@@ -41,7 +42,9 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
              state_path: Path) -> MotionVQ:
     """Trains on `windows` [N, window, D]; resumes from `state_path` if it exists and writes it as it goes.
 
-    Random quantizer dropout in half of the steps makes every prefix of the residual layers a usable code.
+    Random quantizer dropout in half of the steps makes every prefix of the residual layers a usable code. Steps with
+    the first group alone gather in it what matters most; without them every group carries a share of everything,
+    and all of them must be right.
     """
     x = torch.from_numpy(np.ascontiguousarray(windows))
     sample = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(recipe.seed))[:50_000]].float()
@@ -63,10 +66,11 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
         levels = args.num_quantizers
         if step % 2:
             levels = int(torch.randint(1, levels + 1, (1,), generator=generator))
+        alone = float(torch.rand((), generator=generator)) < recipe.first_group_odds
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * cosine(step / recipe.steps)
         target = (batch - model.mean) / (model.std + 1e-6)
-        out, commit = model(batch, levels, half=step < recipe.half_until * recipe.steps)
+        out, commit = model(batch, levels, groups=1 if alone else None, half=step < recipe.half_until * recipe.steps)
         reconstruction = F.smooth_l1_loss(out, target, beta=0.2)
         velocity = F.smooth_l1_loss(out.diff(dim=1), target.diff(dim=1), beta=0.2)
         loss = reconstruction + recipe.velocity_weight * velocity + recipe.commit_weight * commit
@@ -107,4 +111,15 @@ def encode_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]], batch: i
     for start in range(0, len(windows), batch):
         part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + batch])).float()
         out[start : start + batch] = model.encode(part).numpy()
+    return out
+
+
+@torch.no_grad()
+def latent_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]], batch: int = 4096) -> npt.NDArray[np.float16]:
+    """Latents of every window before quantisation, float16[N, positions * code_dim]."""
+    model.eval()
+    out = np.empty((len(windows), model.args.positions * model.args.code_dim), np.float16)
+    for start in range(0, len(windows), batch):
+        part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + batch])).float()
+        out[start : start + batch] = model.latent(part).flatten(1).numpy()
     return out

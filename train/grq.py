@@ -191,8 +191,12 @@ class MotionVQ(nn.Module):
             ids.append(index.view(n, t, levels))
         return torch.cat(parts, -1), torch.stack(losses).mean(), torch.stack(ids, 1)
 
-    def forward(self, features: Tensor, levels: int | None = None, *, half: bool = False) -> tuple[Tensor, Tensor]:
-        """Straight-through reconstruction (normalised) and commitment loss; `half`: convolutions in bfloat16."""
+    def forward(self, features: Tensor, levels: int | None = None, *, groups: int | None = None,
+                half: bool = False) -> tuple[Tensor, Tensor]:
+        """Straight-through reconstruction (normalised) and commitment loss.
+
+        `levels`, `groups`: reconstruct from so many of the first ones; `half`: convolutions in bfloat16.
+        """
         def cast() -> torch.autocast:
             return torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=half)
 
@@ -200,8 +204,12 @@ class MotionVQ(nn.Module):
             z = self.latent(features)
         z = z.float()
         q, commit, _ = self.quantise(z, levels)
+        given = z + (q - z).detach()
+        if groups is not None:
+            kept = groups * z.shape[-1] // self.args.num_quant_groups
+            given = F.pad(given[..., :kept], (0, z.shape[-1] - kept))
         with cast():
-            out = self.decode_latent(z + (q - z).detach())
+            out = self.decode_latent(given)
         return out.float(), commit
 
     @torch.no_grad()

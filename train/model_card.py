@@ -24,16 +24,21 @@ works; it has never seen a real photo or a real hand.
 
     beingh0 train nano --out runs/nano --bundle runs/nano/bundle --pictures {pictures}
 
-Seed {seed}; {scenes} scenes, three tasks each, so that only the words decide; {pictures} pictures seen in {steps} steps
-({minutes:.0f} minutes of training on {machine}, {device}). Parts of a run: {budget}. The full recipe is in
-`manifest.json` under `provenance`.{notes}
+Seed {seed}; {scenes} scenes, three tasks each, so that only the words decide. Three stages on {machine}, {device}:
+
+{stages}
+
+*vision* teaches ViT and projector to write into each visual token what stands in its cell; *language* teaches the
+language model to answer from such tokens, written from the truth instead of a picture; *joint* puts the two together.
+The first two do not wait for each other. The full recipe is in `manifest.json` under `provenance`.{notes}
 
 ## How it learned
 
 Held-out right-hand picks, greedy, averaged weights; *head* is the training-only head that reads the object's place from
-the hidden state. *nearest* and *reach* as below.
+the hidden state. *nearest* and *reach* as below. In the language stage the model is given the truth instead of the
+picture.
 
-![Metrics against pictures seen](nano_curve.png)
+![Metrics against time](nano_curve.png)
 
 {curve}
 
@@ -56,17 +61,14 @@ def write_card(run: Path, figures: Path, out: Path, notes: str = "") -> None:
     history: list[dict[str, Any]] = json.loads((run / "history.json").read_text())
     made = json.loads((run / "checkpoint" / "edge.json").read_text())
     evaluation = json.loads(figures.read_text())
-    vla = recipe["vla"]
-    budget = (f"the first {vla['prompt_phase']:.0%} of the pictures teach where the named object is, then "
-              f"{vla['later_prompt']:.0%} of the steps still do, {vla['later_wrist']:.0%} learn the wrist's ids, "
-              f"{vla['later_full']:.0%} whole answers, the rest the first latent group of the wrist")
     _plot(history, out / "nano_curve.png")
     (out / "nano.md").write_text(_TEXT.format(
         parameters=_parameters(run / "checkpoint" / "model.safetensors") / 1e6, max_seconds=recipe["max_seconds"],
         kinds=", ".join(procedural.KINDS), colours=", ".join(procedural.COLOURS), verbs=", ".join(procedural.VERBS),
-        seed=recipe["seed"], scenes=recipe["scenes"], pictures=made["provenance"]["pictures"],
-        steps=made["provenance"]["steps"], minutes=made["provenance"]["seconds"] / 60,
-        machine=made["provenance"]["machine"], device=made["provenance"]["device"], budget=budget,
+        seed=recipe["seed"], scenes=recipe["scenes"],
+        pictures=sum(stage["pictures"] for stage in made["provenance"]["stages"].values()),
+        stages=_stages(made["provenance"]["stages"]),
+        machine=made["provenance"]["machine"], device=made["provenance"]["device"],
         notes=f"\n\n{notes}" if notes else "", curve=_table(history), episodes=evaluation["episodes"],
         table=markdown([Result.of(row) for row in evaluation["rows"]])))
 
@@ -80,30 +82,58 @@ def _parameters(weights: Path) -> int:
         return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
-_COLUMNS = {"pictures": "pictures", "seconds": "s", "head_nearest": "head nearest", "head_median_mm": "head mm",
-            "nearest": "nearest", "shuffled": "other words", "reach": "reach 4 cm", "median_mm": "median mm"}
+def _stages(stages: dict[str, dict[str, int]]) -> str:
+    rows = [["stage", "pictures", "steps", "minutes"], ["---"] * 4]
+    rows += [[name, str(s["pictures"]), str(s["steps"]), f"{s['seconds'] / 60:.0f}"] for name, s in stages.items()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+_COLUMNS = {"stage": "stage", "pictures": "pictures", "seconds": "s", "head_nearest": "head nearest",
+            "head_median_mm": "head mm", "nearest": "nearest", "shuffled": "other words", "reach": "reach 4 cm",
+            "median_mm": "median mm"}
+
+
+def _answers(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations that asked for motion, which the vision stage's do not."""
+    return [h for h in history if "nearest" in h]
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "stage":
+        return str(value)
+    return f"{value:.0f}" if name in ("pictures", "seconds") or name.endswith("_mm") else f"{value:.2f}"
 
 
 def _table(history: list[dict[str, Any]]) -> str:
     rows = [list(_COLUMNS.values()), ["---"] * len(_COLUMNS)]
-    rows += [[f"{h[k]:.0f}" if k in ("pictures", "seconds") or k.endswith("_mm") else f"{h[k]:.2f}" for k in _COLUMNS]
-             for h in history]
+    rows += [[_cell(name, h[name]) for name in _COLUMNS] for h in _answers(history)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _plot(history: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    rates, errors = figure.subplots(1, 2)
-    x = [h["pictures"] / 1000 for h in history]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    places, rates, errors = figure.subplots(1, 3)
+    vision = [h for h in history if h["stage"] == "vision"]
+    for key, label in (("object_mm", "objects"), ("palm_mm", "palms")):
+        places.plot([h["seconds"] / 60 for h in vision], [h[key] for h in vision], marker=".", label=label)
+    places.set(xlabel="minutes, vision stage", ylabel="median error of places in tokens (mm)", yscale="log")
+    places.legend()
+    answers, before, x = _answers(history), 0.0, []
+    for last, h in zip([None, *answers], answers, strict=False):
+        if last is not None and last["stage"] != h["stage"]:
+            before = last["seconds"] / 60
+            for axes in (rates, errors):
+                axes.axvline(before, color="grey", lw=0.8)
+        x.append(before + h["seconds"] / 60)
     for key in ("head_nearest", "nearest", "shuffled", "reach"):
-        rates.plot(x, [h[key] for h in history], marker=".", label=_COLUMNS[key])
+        rates.plot(x, [h[key] for h in answers], marker=".", label=_COLUMNS[key])
     rates.axhline(1 / 3, color="grey", lw=0.8, ls=":")
-    rates.set(xlabel="thousand pictures", ylabel="share of held-out tasks", ylim=(0, 1))
+    rates.set(xlabel="minutes, language | joint", ylabel="share of held-out tasks", ylim=(0, 1))
     rates.legend()
     for key in ("head_median_mm", "median_mm"):
-        errors.plot(x, [h[key] for h in history], marker=".", label=_COLUMNS[key])
-    errors.set(xlabel="thousand pictures", ylabel="median distance to the object (mm)", yscale="log")
+        errors.plot(x, [h[key] for h in answers], marker=".", label=_COLUMNS[key])
+    errors.set(xlabel="minutes, language | joint", ylabel="median distance to the object (mm)", yscale="log")
     errors.legend()
     figure.savefig(path, dpi=90)

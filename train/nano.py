@@ -1,8 +1,8 @@
-"""`beingh0 train nano`: data, motion tokenizer, VLA, checkpoint, bundle - one resumable recipe.
+"""`beingh0 train nano`: data, motion tokenizer, three stages of the VLA, checkpoint, bundle - one resumable recipe.
 
-Every stage leaves a file or a saved state in the run folder, so the same command goes on where it stopped. On two CPU
-cores the whole recipe is estimated at three hours; the bundled model had 51 minutes (its model card). On a GPU, where
-it has not been run yet, drawing the data should dominate.
+Every stage leaves a file or a saved state in the run folder, so the same command goes on where it stopped. The picture
+side and the language side learn at the same time, each in a process with one thread: on two CPU cores that is
+faster than one process with two.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ from tokenizers import Tokenizer
 
 from beingh0_edge import __version__
 from beingh0_edge.train import text
-from beingh0_edge.train.aids import Aids, CodeSpace, Scene, position_range
-from beingh0_edge.train.fit_tokenizer import TokenizerRecipe, encode_all, fit_part, write_folder
-from beingh0_edge.train.fit_vla import VlaRecipe, VlaTrainer
+from beingh0_edge.train.aids import Aids, CodeSpace, position_range
+from beingh0_edge.train.description import SceneDescription
+from beingh0_edge.train.fit import Fit, FitRecipe
+from beingh0_edge.train.fit_tokenizer import TokenizerRecipe, encode_all, fit_part, latent_all, write_folder
+from beingh0_edge.train.fit_vision import VisionFit
+from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe
 from beingh0_edge.train.grq import MotionArgs, MotionVQ
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig
 from beingh0_edge.train.probe import make_probe
-from beingh0_edge.train.vla_data import MotionVocabulary, VlaData
+from beingh0_edge.train.vla_data import MotionVocabulary, OtherCodes, VlaData
 
 log = logging.getLogger(__name__)
 
 PARTS = ("wrist", "finger")
+STAGES = ("vision", "language", "joint")
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,13 @@ class NanoRecipe:
     seed: int = 0
     image_size: int = 168
     max_seconds: int = 3
-    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
-    vla: VlaRecipe = field(default_factory=VlaRecipe)
+    wrist: TokenizerRecipe = field(default_factory=lambda: TokenizerRecipe(first_group_odds=0.4))
+    finger: TokenizerRecipe = field(default_factory=TokenizerRecipe)
+    spread: float = 0.15  # of the ids that are drawn anew, see OtherCodes
+    vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=160_000, batch_pictures=32))
+    language: VlaRecipe = field(default_factory=lambda: VlaRecipe(pictures=80_000, batch_pictures=12))
+    joint: VlaRecipe = field(default_factory=lambda: VlaRecipe(
+        pictures=40_000, batch_pictures=12, prompt_phase=0.0, muon_lr=0.01, adam_lr=1e-3))
     vit_hidden: int = 192
     vit_layers: int = 4
     hidden: int = 256
@@ -62,6 +71,19 @@ def model_config(recipe: NanoRecipe, tokenizer: Tokenizer) -> VLAConfig:
         motion_config=[MotionArgs(use_part=p).to_official() for p in PARTS])
 
 
+@dataclass
+class Prepared:
+    """What the stages share."""
+
+    data: VlaData
+    probes: VlaData              # held-out right-hand picks
+    models: dict[str, MotionVQ]
+    model: BeingVLA              # as initialised
+    aids: Aids
+    description: SceneDescription
+    image_token: int
+
+
 class NanoRun:
     """One run folder. `run()` does whatever is missing, stage by stage."""
 
@@ -72,17 +94,13 @@ class NanoRun:
         self._keep_recipe()
 
     def _keep_recipe(self) -> None:
-        """The recipe of a started run may only change in the length of the VLA training."""
+        """The recipe of a started run may only change in the length of its stages."""
         path = self.folder / "recipe.json"
-        now = asdict(self.recipe)
+        now = json.loads(json.dumps(asdict(self.recipe)))
         if path.exists():
-            before = json.loads(path.read_text())
-            free = {"pictures"}
-            changed = [f"{k}: {before.get(k)!r} -> {v!r}" for k, v in json.loads(json.dumps(now)).items()
-                       if k != "vla" and before.get(k) != v]
-            changed += [f"vla.{k}: {before['vla'].get(k)!r} -> {v!r}"
-                        for k, v in json.loads(json.dumps(now["vla"])).items()
-                        if k not in free and before["vla"].get(k) != v]
+            before, after = (_flat(x) for x in (json.loads(path.read_text()), now))
+            changed = [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in sorted(before.keys() | after.keys())
+                       if not k.endswith(".pictures") and before.get(k) != after.get(k)]
             if changed:
                 raise ValueError(f"{path}: this folder was started with another recipe ({'; '.join(changed)}); "
                                  "choose an empty folder or the same recipe")
@@ -106,7 +124,7 @@ class NanoRun:
         models = {}
         for part in PARTS:
             features, _ = _windows(train, part, limit=400_000, seed=self.recipe.seed)
-            models[part] = fit_part(MotionArgs(use_part=part), features, self.recipe.tokenizer,
+            models[part] = fit_part(MotionArgs(use_part=part), features, getattr(self.recipe, part),
                                     self.folder / f"tokenizer_{part}.pt")
             write_folder(models[part], self.folder / "checkpoint" / "motion" / part)
         return models
@@ -114,21 +132,28 @@ class NanoRun:
     def ids(self, data: Path, models: dict[str, MotionVQ]) -> npt.NDArray[np.int16]:
         """Ids of every hand and second, int16[M, 2, seconds, ids], -1 where a hand has no motion; cached."""
         path = data / "ids.npy"
-        if path.exists():
-            out: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
-            return out
-        log.info("encoding the motions of %s", data)
-        blocks, offset = [], 0
-        for part in PARTS:
-            features, present = _windows(data, part)
-            ids = np.full((*present.shape, models[part].args.ids_per_block), -1, np.int16)
-            ids[present] = encode_all(models[part], features) + offset
-            blocks.append(ids)
-            offset += models[part].args.nb_code
-        out = np.concatenate(blocks, -1)
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, out)
-        temporary.replace(path)
+        if not path.exists():
+            log.info("encoding the motions of %s", data)
+            blocks, offset = [], 0
+            for part in PARTS:
+                features, present = _windows(data, part)
+                ids = np.full((*present.shape, models[part].args.ids_per_block), -1, np.int16)
+                ids[present] = encode_all(models[part], features) + offset
+                blocks.append(ids)
+                offset += models[part].args.nb_code
+            _save_array(path, np.concatenate(blocks, -1))
+        out: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
+        return out
+
+    def wrist_latents(self, data: Path, model: MotionVQ) -> npt.NDArray[np.float16]:
+        """What the wrist's ids quantise, float16[M, 2, seconds, positions * code_dim]; NaN where absent; cached."""
+        path = data / "wrist_latents.npy"
+        if not path.exists():
+            features, present = _windows(data, "wrist")
+            latents = np.full((*present.shape, model.args.positions * model.args.code_dim), np.nan, np.float16)
+            latents[present] = latent_all(model, features)
+            _save_array(path, latents)
+        out: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
         return out
 
     def text_tokenizer(self, train: Path) -> Tokenizer:
@@ -141,74 +166,143 @@ class NanoRun:
             text.save(text.build_tokenizer([*corpus, *steps * 100], len(PARTS) * MotionArgs().nb_code), path)
         return Tokenizer.from_file(str(path))
 
-    def trainer(self, train: Path, models: dict[str, MotionVQ], tokenizer: Tokenizer) -> VlaTrainer:
-        """The VLA trainer, restored if this run has a saved state."""
+    def prepare(self) -> Prepared:
+        """Everything before the VLA: data, tokenizers, ids."""
         from beingh0_edge.train import procedural
 
-        r = self.recipe
-        torch.manual_seed(r.seed)
+        train, held_out = self.data()
+        models = self.motion_tokenizer(train)
+        tokenizer = self.text_tokenizer(train)
+        r, args = self.recipe, MotionArgs()
         config = model_config(r, tokenizer)
-        args = MotionArgs()
         vocabulary = MotionVocabulary.read(tokenizer, args.ids_per_block, len(PARTS) * args.ids_per_block, args.nb_code,
                                            args.num_quant_groups)
         data = VlaData(train, self.ids(train, models), tokenizer, vocabulary, config.num_image_token)
+        data.other_codes = OtherCodes(self.wrist_latents(train, models["wrist"]), models["wrist"].codebooks(),
+                                      args.positions, args.num_quantizers, r.spread)
+        probes = VlaData(held_out, self.ids(held_out, models), tokenizer, vocabulary, config.num_image_token)
         books = torch.stack([models[p].codebooks() for p in PARTS])
         codes = CodeSpace(books.to(self.device), _latent_variance(books, data.ids, args).to(self.device),
                           args.positions, args.num_quantizers)
         camera = procedural.CANONICAL_CAMERA
         scale = r.image_size / camera.width
         low, high = position_range(data.target_pos)
-        scene = Scene(len(procedural.KINDS), len(procedural.COLOURS),
-                      (camera.fx * scale, camera.fy * scale, camera.cx * scale, camera.cy * scale),
-                      r.image_size, low, high)
-        model = BeingVLA(config)
-        _initialise(model, books, vocabulary)
+        description = SceneDescription(
+            r.hidden, round(config.num_image_token**0.5),
+            (camera.fx * scale, camera.fy * scale, camera.cx * scale, camera.cy * scale), r.image_size, low, high,
+            len(procedural.KINDS), len(procedural.COLOURS), self.device)
         image_token = tokenizer.token_to_id("<IMG_CONTEXT>")
         if image_token is None:
             raise ValueError("tokenizer.json: expected a token '<IMG_CONTEXT>', found none")
-        return VlaTrainer(model, Aids(r.hidden, scene, codes), data, r.vla, image_token,
-                          self.folder / "vla.pt", self.device)
+        torch.manual_seed(r.seed)
+        model = BeingVLA(config)
+        _initialise(model, books, vocabulary)
+        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description, image_token)
 
-    def write_checkpoint(self, trainer: VlaTrainer) -> Path:
+    def vision(self, p: Prepared) -> VisionFit:
+        return VisionFit(p.model, p.data, p.description, self.recipe.vision, self.folder / "vision.pt", self.device)
+
+    def language(self, p: Prepared) -> VlaFit:
+        return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.language, p.image_token,
+                      self.folder / "language.pt", self.device, from_pictures=False)
+
+    def joint(self, p: Prepared) -> VlaFit:
+        """The last stage; a new one starts from the averages that the other two left."""
+        if not (self.folder / "joint.pt").exists():
+            for name in ("vision", "language"):
+                state = torch.load(self.folder / f"{name}.pt", weights_only=True, map_location="cpu")
+                p.model.load_state_dict(state["average"], strict=False)
+                if name == "language":
+                    torch.nn.ModuleList([p.aids]).load_state_dict(state["heads"])
+        return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.joint, p.image_token,
+                      self.folder / "joint.pt", self.device, from_pictures=True)
+
+    def stage(self, name: str) -> Fit:
+        """Runs one stage to its end."""
+        p = self.prepare()
+        fit: Fit
+        if name == "vision":
+            fit = vision = self.vision(p)
+            vision.run(lambda: vision.figures(p.probes))
+        else:
+            fit = vla = self.language(p) if name == "language" else self.joint(p)
+            vla.run(make_probe(vla, p.probes, p.models["wrist"], grasp_offset()))
+        return fit
+
+    def write_checkpoint(self, fit: Fit) -> Path:
         """The averaged weights in the official layout, ready for `beingh0_edge.quantize`."""
         from beingh0_edge.train import procedural
 
         folder = self.folder / "checkpoint"
-        weights = {k: v.detach().cpu().contiguous() for k, v in trainer.average.items()}
+        weights = {k: v.detach().cpu().contiguous() for k, v in fit.average.items()}
         temporary = folder / "model.safetensors.tmp"
         save_file(weights, temporary)
         temporary.replace(folder / "model.safetensors")
-        _write_json(folder / "config.json", trainer.model.config.to_official())
+        history, stages = [], {}
+        for name in STAGES:
+            state = torch.load(self.folder / f"{name}.pt", weights_only=True, map_location="cpu")
+            history += json.loads(state["history"])
+            stages[name] = {"pictures": int(state["done"]), "steps": int(state["step"]),
+                            "seconds": round(float(state["seconds_spent"]))}
+        _write_json(folder / "config.json", fit.model.config.to_official())
         _write_json(folder / "edge.json", {
             "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
             "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
             "provenance": {
                 "trained_by": f"beingh0_edge {__version__} train nano", "data": "procedural, synthetic hand",
-                "recipe": asdict(self.recipe), "pictures": trainer.done, "steps": trainer.step,
-                "seconds": round(trainer.seconds_spent), "device": self.device,
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__,
+                "recipe": asdict(self.recipe), "stages": stages, "device": self.device,
+                "machine": platform.machine(), "torch": torch.__version__,
             }})
-        _write_json(self.folder / "history.json", trainer.history)
+        _write_json(self.folder / "history.json", history)
         return folder
 
     def run(self, bundle: Path | None = None) -> Path:
         """All stages; returns the checkpoint folder. With `bundle`, also builds the bundle there."""
         started = time.monotonic()
-        train, held_out = self.data()
-        models = self.motion_tokenizer(train)
-        tokenizer = self.text_tokenizer(train)
-        trainer = self.trainer(train, models, tokenizer)
-        probe_data = VlaData(held_out, self.ids(held_out, models), tokenizer, trainer.data.vocabulary,
-                             trainer.model.config.num_image_token)
-        probe = make_probe(probe_data, trainer.aids, models["wrist"], grasp_offset(), trainer.image_token)
-        trainer.run(probe)
-        checkpoint = self.write_checkpoint(trainer)
+        self.prepare()
+        if self.device == "cpu":
+            self._side_by_side()
+        else:
+            for name in ("vision", "language"):
+                self.stage(name)
+        checkpoint = self.write_checkpoint(self.stage("joint"))
         if bundle is not None:
             from beingh0_edge.quantize import build_bundle
 
             build_bundle(checkpoint, bundle, quant="Q8_0", vision="fp16", motion="fp16", overwrite=True)
         log.info("nano: done after %.0f s in this call", time.monotonic() - started)
         return checkpoint
+
+    def _side_by_side(self) -> None:
+        """Vision and language in a process each, with a thread each; a failure of one ends both."""
+        context = torch.multiprocessing.get_context("spawn")
+        processes = [context.Process(target=_stage_process, args=(self.folder, self.recipe, name))
+                     for name in ("vision", "language")]
+        for process in processes:
+            process.start()
+        try:
+            while any(process.is_alive() for process in processes):
+                time.sleep(1)
+                if any(process.exitcode for process in processes):
+                    break
+        except KeyboardInterrupt:  # the processes got it too, and save their states
+            for process in processes:
+                process.join(60)
+            raise
+        finally:
+            for process in processes:
+                if process.is_alive():
+                    process.terminate()
+                process.join()
+        for process in processes:
+            if process.exitcode:
+                raise RuntimeError(f"a stage of the training ended with status {process.exitcode}; see its messages")
+
+
+def _stage_process(folder: Path, recipe: NanoRecipe, name: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    NanoRun(folder, recipe, device="cpu").stage(name)
 
 
 def grasp_offset() -> npt.NDArray[np.float64]:
@@ -271,10 +365,31 @@ def _initialise(model: BeingVLA, books: torch.Tensor, vocabulary: MotionVocabula
         model.language.lm_head.weight[at] = projected
 
 
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted names."""
+    if not isinstance(value, dict):
+        return {prefix.rstrip("."): value}
+    return {name: leaf for k, v in value.items() for name, leaf in _flat(v, f"{prefix}{k}.").items()}
+
+
+def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, array)
+    temporary.replace(path)
+
+
 def _write_json(path: Path, value: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
     temporary.replace(path)
+
+
+def of_length(recipe: NanoRecipe, pictures: int) -> NanoRecipe:
+    """The recipe with `pictures` in all, shared among the stages as before."""
+    total = sum(getattr(recipe, name).pictures for name in STAGES)
+    stages = {name: replace(getattr(recipe, name), pictures=max(1, getattr(recipe, name).pictures * pictures // total))
+              for name in STAGES}
+    return replace(recipe, **stages)
 
 
 def main(folder: Path, *, pictures: int | None = None, scenes: int | None = None,
@@ -284,5 +399,7 @@ def main(folder: Path, *, pictures: int | None = None, scenes: int | None = None
     if scenes is not None:
         recipe = replace(recipe, scenes=scenes)
     if pictures is not None:
-        recipe = replace(recipe, vla=replace(recipe.vla, pictures=pictures))
+        if pictures < 1:
+            raise ValueError(f"pictures: expected a whole number from 1 on, got {pictures}")
+        recipe = of_length(recipe, pictures)
     return NanoRun(folder, recipe, workers, device).run(bundle)

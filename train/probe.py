@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beingh0_edge.train.aids import Aids
-from beingh0_edge.train.fit_vla import normalise
+from beingh0_edge.train.fit_vla import VlaFit
 from beingh0_edge.train.grq import MotionVQ
 from beingh0_edge.train.model import BeingVLA, LanguageModel, _rotate
-from beingh0_edge.train.vla_data import VlaData
+from beingh0_edge.train.vla_data import Batch, VlaData
 
 REACH_M = 0.04
 
@@ -58,19 +57,20 @@ def step(language: LanguageModel, x: Tensor, positions: Tensor, mask: Tensor, ca
 
 @torch.no_grad()
 def greedy_wrist(model: BeingVLA, data: VlaData, scenes: list[int], image_token: int,
+                 visual_tokens: Callable[[Batch], Tensor],
                  texts: list[list[str]] | None = None) -> tuple[Tensor, Tensor]:
     """Greedy wrist codes int64[N, wrist_ids] of every task of `scenes`, and the `<mot>` hidden states [N, H]."""
     v, language = data.vocabulary, model.language
     device = language.lm_head.weight.device
-    batch = data.batch(scenes, "prompt", 1, texts)
-    visual = model.visual_tokens(normalise(batch.pixels.to(device)))
-    k, prefix_ids = data.tasks_per_scene, batch.prefix_ids.to(device)
+    batch = data.batch(scenes, "prompt", 1, texts).to(str(device))
+    visual = visual_tokens(batch).float()
+    k, prefix_ids = data.tasks_per_scene, batch.prefix_ids
     prefix = language.embed(prefix_ids)[None].expand(len(scenes), -1, -1).clone()
     prefix[:, prefix_ids == image_token] = visual
     p, length = prefix.shape[1], batch.branch_ids.shape[2]
     n = len(scenes) * k
-    x = torch.cat([prefix.repeat_interleave(k, 0), language.embed(batch.branch_ids.to(device)).view(n, length, -1)], 1)
-    last = (p + batch.mot_at.view(-1)).to(device)  # index of <mot>; what follows it in the row is padding
+    x = torch.cat([prefix.repeat_interleave(k, 0), language.embed(batch.branch_ids).view(n, length, -1)], 1)
+    last = p + batch.mot_at.view(-1)  # index of <mot>; what follows it in the row is padding
     index = torch.arange(p + length, device=device)
     causal = index[None, :] <= index[:, None]
     valid = index[None] <= last[:, None]
@@ -99,8 +99,8 @@ def grasp_points(vq: MotionVQ, codes: Tensor, offset_m: npt.NDArray[np.floating]
     return (rotation @ np.asarray(offset_m) + wrist[:, 6:9]).astype(np.float32)
 
 
-def make_probe(data: VlaData, aids: Aids, vq: MotionVQ, grasp_offset_m: npt.NDArray[np.floating],
-               image_token: int, scenes: int = 96, batch: int = 32) -> Callable[[BeingVLA], dict[str, float]]:
+def make_probe(fit: VlaFit, data: VlaData, vq: MotionVQ, grasp_offset_m: npt.NDArray[np.floating],
+               scenes: int = 96, batch: int = 32) -> Callable[[], dict[str, float]]:
     """Figures on the first `scenes` pictures of held-out right-hand picks: nearest, shuffled, reach, errors.
 
     nearest    the object nearest to the grasp point is the named one
@@ -108,15 +108,15 @@ def make_probe(data: VlaData, aids: Aids, vq: MotionVQ, grasp_offset_m: npt.NDAr
     """
     k = data.tasks_per_scene
 
-    def run(model: BeingVLA) -> dict[str, float]:
+    def run() -> dict[str, float]:
         points, rotated, mots = [], [], []
         for start in range(0, min(scenes, len(data)), batch):
             group = list(range(start, min(start + batch, scenes, len(data))))
-            codes, mot = greedy_wrist(model, data, group, image_token)
+            codes, mot = greedy_wrist(fit.vla_model, data, group, fit.image_token, fit.visual_tokens)
             points.append(grasp_points(vq, codes, grasp_offset_m))
             mots.append(mot)
             wrong = [[data.texts[s * k + (j + 1) % k] for j in range(k)] for s in group]
-            codes, _ = greedy_wrist(model, data, group, image_token, wrong)
+            codes, _ = greedy_wrist(fit.vla_model, data, group, fit.image_token, fit.visual_tokens, wrong)
             rotated.append(grasp_points(vq, codes, grasp_offset_m))
         used = np.arange(min(scenes, len(data)))
         objects = np.repeat(data.objects_pos[used], k, 0)
@@ -130,7 +130,7 @@ def make_probe(data: VlaData, aids: Aids, vq: MotionVQ, grasp_offset_m: npt.NDAr
         xyz = np.concatenate(points)
         distance = np.linalg.norm(xyz - target, axis=1)
         with torch.no_grad():
-            head = aids.read_position(torch.cat(mots)).cpu().numpy()
+            head = fit.aids.read_position(torch.cat(mots)).cpu().numpy()
         return {"nearest": nearest(xyz), "shuffled": nearest(np.concatenate(rotated)),
                 "reach": float((distance < REACH_M).mean()), "median_mm": float(np.median(distance)) * 1000,
                 "head_nearest": nearest(head.astype(np.float32)),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from beingh0_edge.prompt import motion_prompt
 
 Mode = Literal["prompt", "group", "wrist", "full"]
 IGNORE = -100
+_S = TypeVar("_S", bound="Scenes")
 HANDS = ("left", "right", "both")  # the codes of the data set's `hands` column
 
 
@@ -58,10 +59,26 @@ class MotionVocabulary:
 
 
 @dataclass
-class Batch:
-    """B pictures, K branches each. Index arrays are padded with IGNORE targets, never with motion."""
+class Scenes:
+    """B pictures and what stands in them, camera frame."""
 
     pixels: Tensor          # uint8[B, S, S, 3]
+    objects_pos: Tensor     # float[B, O, 3]
+    objects_kind: Tensor    # int64[B, O]
+    objects_colour: Tensor  # int64[B, O]
+    objects_size: Tensor    # float[B, O, 2] radius and height, metres
+    plate_colour: Tensor    # int64[B], -1 where there is no plate
+    plate_pos: Tensor       # float[B, 3]
+    hands_start: Tensor     # float[B, 2, 10] left, right: palm (m), rot6D, curl; NaN where absent
+
+    def to(self: _S, device: str) -> _S:
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass
+class Batch(Scenes):
+    """B pictures, K branches each. Index arrays are padded with IGNORE targets, never with motion."""
+
     prefix_ids: Tensor      # int64[P]
     branch_ids: Tensor      # int64[B, K, L]
     mot_at: Tensor          # int64[B, K] position of the first <mot> in the branch
@@ -69,9 +86,55 @@ class Batch:
     slot_target: Tensor     # int64[B, K, N] vocabulary ids, IGNORE where padded
     slot_index: Tensor      # int64[B, K, N] index 0..block_ids-1 inside the block, -1 for markers
     target_pos: Tensor      # float[B, K, 3] target object, camera frame, metres
-    objects_pos: Tensor     # float[B, O, 3]
-    objects_kind: Tensor    # int64[B, O]
-    objects_colour: Tensor  # int64[B, O]
+
+
+class OtherCodes:
+    """Draws ids that spell nearly the same wrist motion: a level may take a row a little farther than the nearest,
+    and the levels after it encode what then remains.
+
+    So the model learns to mend with later levels what an earlier one missed, which is what it needs when it writes
+    ids of its own; with nearest rows only it would never see such a case. It also makes neighbouring rows neighbours.
+    """
+
+    LEVELS = 4  # the last levels stay exact
+
+    def __init__(self, latents: npt.NDArray[np.float16], codebooks: Tensor, positions: int, quantizers: int,
+                 spread: float) -> None:
+        """latents float16[M, 2, seconds, positions * D] of the wrist part; codebooks float[G, K, D / G].
+
+        `spread`: variance of the draw, as a share of the mean squared distance to the nearest row at that level.
+        """
+        self.latents, self.codebooks = latents, codebooks.cpu().float()
+        self.positions, self.quantizers, self.spread = positions, quantizers, spread
+
+    def draw(self, samples: npt.NDArray[np.integer], answers: npt.NDArray[np.int16], generator: torch.Generator,
+             groups: int) -> None:
+        """Replaces the ids of the wrist's first `groups` groups in `answers` int16[n, 2, seconds, block_ids] of
+        `samples`, where there is motion."""
+        present = answers[..., 0] >= 0
+        rows = np.asarray(self.latents[samples, :, : answers.shape[2]])[present]
+        dim = self.codebooks.shape[-1]
+        z = torch.from_numpy(rows).float().view(len(rows), self.positions, -1, dim)
+        codes = torch.stack([self.encode(z[:, :, g].reshape(-1, dim), g, generator) for g in range(groups)], 0)
+        codes = codes.view(groups, len(rows), self.positions, self.quantizers).transpose(0, 1)
+        new = answers[present]
+        new[:, : codes[0].numel()] = codes.reshape(len(rows), -1).numpy()
+        answers[present] = new
+
+    def encode(self, x: Tensor, group: int, generator: torch.Generator) -> Tensor:
+        """float[N, D] -> int64[N, quantizers]"""
+        book, out = self.codebooks[group], []
+        norms = book.square().sum(1)
+        for level in range(self.quantizers):
+            distance = x.square().sum(1, keepdim=True) + norms - 2 * x @ book.t()
+            if level < self.LEVELS and self.spread > 0:
+                variance = self.spread * distance.min(1).values.mean()
+                noise = torch.empty_like(distance).exponential_(generator=generator).log_()  # minus a Gumbel variable
+                distance = distance / (2 * variance) + noise
+            index = distance.argmin(1)
+            out.append(index)
+            x = x - book[index]
+        return torch.stack(out, 1)
 
 
 class VlaData:
@@ -87,7 +150,10 @@ class VlaData:
         self.target_pos = np.array(read("target_pos_cam_m"))
         self.kind, self.colour = np.array(read("objects_kind")), np.array(read("objects_colour"))
         self.objects_pos = np.array(read("objects_pos_cam_m"))
+        self.objects_size, self.hands_start = np.array(read("objects_size_m")), np.array(read("hands_start"))
+        self.plate_colour, self.plate_pos = np.array(read("plate_colour")), np.array(read("plate_pos_cam_m"))
         self.ids, self.vocabulary = ids, vocabulary
+        self.other_codes: OtherCodes | None = None
         self.tokenizer = tokenizer
         with (folder / "text.jsonl").open() as lines:
             self.texts: list[str] = [json.loads(line)["text"] for line in lines]
@@ -121,35 +187,50 @@ class VlaData:
             self._prompt_cache[key] = rest
         return self._prompt_cache[key]
 
-    def answer(self, sample: int, seconds: int, mode: Mode) -> tuple[list[int], list[int]]:
-        """(tokens from `<mot>` on, slot index of each token inside its block or -1)."""
-        v = self.vocabulary
-        sides = {"left": (0,), "right": (1,), "both": (0, 1)}[HANDS[self.hands[sample]]]
+    def sides(self, sample: int) -> tuple[int, ...]:
+        return {"left": (0,), "right": (1,), "both": (0, 1)}[HANDS[self.hands[sample]]]
+
+    def answer(self, sample: int, seconds: int, mode: Mode,
+               ids: npt.NDArray[np.int16] | None = None) -> tuple[list[int], list[int]]:
+        """(tokens from `<mot>` on, slot index of each token inside its block or -1).
+
+        `ids` int16[2, seconds, block_ids] replaces the stored ids of the sample.
+        """
+        v, sides = self.vocabulary, self.sides(sample)
+        ids = self.ids[sample] if ids is None else ids
         if mode != "full":
             count = v.given_ids(mode)
-            block = self.ids[sample, sides[0], 0, :count].astype(np.int64)
+            block = ids[sides[0], 0, :count].astype(np.int64)
             return [v.mot, *(block + v.motion_id_0).tolist()], [-1, *range(count)]
         tokens, index = [], []
         for second in range(seconds):
             for side in sides:
-                block = self.ids[sample, side, second].astype(np.int64)
+                block = ids[side, second].astype(np.int64)
                 if block.min() < 0:
                     raise ValueError(f"sample {sample}: no motion for side {side}, second {second}")
                 tokens += [v.mot, *(block + v.motion_id_0).tolist(), v.end_mot]
                 index += [-1, *range(v.block_ids), -1]
         return [*tokens, v.eos], [*index, -1]
 
-    def batch(self, scenes: Sequence[int], mode: Mode, seconds: int = 1,
-              texts: Sequence[Sequence[str]] | None = None) -> Batch:
-        """Pictures `scenes` with all their tasks; `texts` overrides the instructions (shuffled-word controls)."""
+    def batch(self, scenes: Sequence[int], mode: Mode, seconds: int = 1, texts: Sequence[Sequence[str]] | None = None,
+              generator: torch.Generator | None = None) -> Batch:
+        """Pictures `scenes` with all their tasks; `texts` overrides the instructions (shuffled-word controls).
+
+        With a `generator` and `other_codes`, the wrist's ids are drawn anew among those that spell the same motion.
+        """
         k = self.tasks_per_scene
+        s = np.asarray(scenes)
+        samples = (s[:, None] * k + np.arange(k)).reshape(-1)
+        answers = np.array(self.ids[samples, :, :seconds])
+        if generator is not None and self.other_codes is not None and mode != "prompt":
+            self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
         rows, mots, slots, targets, indices = [], [], [], [], []
         for b, scene in enumerate(scenes):
             for j in range(k):
                 sample = scene * k + j
                 text = texts[b][j] if texts is not None else self.texts[sample]
                 question = self.question(text, HANDS[self.hands[sample]], seconds)
-                tokens, index = self.answer(sample, seconds, mode)
+                tokens, index = self.answer(sample, seconds, mode, answers[b * k + j])
                 n = len(question)
                 rows.append(question + tokens)
                 mots.append(n)
@@ -165,11 +246,16 @@ class VlaData:
                 out[i, : len(x)] = x
             return torch.from_numpy(out).view(len(scenes), k, width)
 
-        s = np.asarray(scenes)
-        samples = (s[:, None] * k + np.arange(k)).reshape(-1)
         return Batch(
-            torch.from_numpy(self.images[s]), torch.tensor(self.prefix),
-            padded(rows, self.vocabulary.eos), torch.tensor(mots).view(-1, k),
-            padded(slots, 0), padded(targets, IGNORE), padded(indices, -1),
-            torch.from_numpy(self.target_pos[samples]).view(-1, k, 3), torch.from_numpy(self.objects_pos[s]),
-            torch.from_numpy(self.kind[s].astype(np.int64)), torch.from_numpy(self.colour[s].astype(np.int64)))
+            **vars(self.scenes(s)), prefix_ids=torch.tensor(self.prefix),
+            branch_ids=padded(rows, self.vocabulary.eos), mot_at=torch.tensor(mots).view(-1, k),
+            slot_at=padded(slots, 0), slot_target=padded(targets, IGNORE), slot_index=padded(indices, -1),
+            target_pos=torch.from_numpy(self.target_pos[samples]).view(-1, k, 3))
+
+    def scenes(self, rows: npt.NDArray[np.integer]) -> Scenes:
+        """Pictures `rows` and what stands in them."""
+        def of(array: npt.NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array[rows])
+
+        return Scenes(of(self.images), of(self.objects_pos), of(self.kind).long(), of(self.colour).long(),
+                      of(self.objects_size), of(self.plate_colour).long(), of(self.plate_pos), of(self.hands_start))

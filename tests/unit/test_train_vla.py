@@ -8,12 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from beingh0_edge.train.aids import Aids, CodeSpace, Scene, level_weights  # noqa: E402
-from beingh0_edge.train.fit_vla import VlaRecipe, VlaTrainer, forward, normalise  # noqa: E402
+from beingh0_edge.train.aids import Aids, CodeSpace, level_weights  # noqa: E402
+from beingh0_edge.train.description import SceneDescription  # noqa: E402
+from beingh0_edge.train.fit import FitRecipe  # noqa: E402
+from beingh0_edge.train.fit_vision import VisionFit  # noqa: E402
+from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe, forward  # noqa: E402
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig  # noqa: E402
 from beingh0_edge.train.probe import greedy_wrist  # noqa: E402
 from beingh0_edge.train.text import build_tokenizer  # noqa: E402
-from beingh0_edge.train.vla_data import IGNORE, MotionVocabulary, VlaData  # noqa: E402
+from beingh0_edge.train.vla_data import IGNORE, MotionVocabulary, OtherCodes, Scenes, VlaData  # noqa: E402
 
 SCENES, TASKS, SIZE, ROWS = 6, 3, 56, 8
 GROUPS, POSITIONS, QUANTIZERS = 2, 4, 8
@@ -34,7 +37,12 @@ def data(tmp_path):
         "objects_kind": rng.integers(0, 4, (SCENES, 3)).astype(np.int8),
         "objects_colour": rng.integers(0, 6, (SCENES, 3)).astype(np.int8),
         "objects_pos_cam_m": rng.uniform(0.3, 0.5, (SCENES, 3, 3)).astype(np.float32),
+        "objects_size_m": rng.uniform(0.03, 0.1, (SCENES, 3, 2)).astype(np.float32),
+        "plate_colour": rng.integers(-1, 6, SCENES).astype(np.int8),
+        "plate_pos_cam_m": rng.uniform(0.3, 0.5, (SCENES, 3)).astype(np.float32),
+        "hands_start": rng.uniform(0.3, 0.5, (SCENES, 2, 10)).astype(np.float32),
     }
+    arrays["hands_start"][::2, 0] = np.nan
     for name, value in arrays.items():
         np.save(tmp_path / f"{name}.npy", value)
     lines = [json.dumps({"text": TEXTS[i % TASKS]}) for i in range(samples)]
@@ -46,16 +54,30 @@ def data(tmp_path):
     return VlaData(tmp_path, ids, tokenizer, vocabulary, num_image_token=4)
 
 
-def trainer(data: VlaData, state: Path, **recipe) -> VlaTrainer:
+HIDDEN = 256  # a token must hold the description of its cell
+
+
+def description() -> SceneDescription:
+    return SceneDescription(HIDDEN, 2, (56.0, 56.0, 28.0, 28.0), SIZE, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6), 4, 6)
+
+
+def network(data: VlaData) -> BeingVLA:
     torch.manual_seed(0)
-    config = VLAConfig(VisionConfig(SIZE, 14, 16, 32, 1, 1),
-                       LanguageConfig(data.tokenizer.get_vocab_size(), 32, 32, 2, 2, 1,
-                                      eos_token_id=data.vocabulary.eos))
+    return BeingVLA(VLAConfig(VisionConfig(SIZE, 14, 16, 32, 1, 1),
+                              LanguageConfig(data.tokenizer.get_vocab_size(), HIDDEN, 32, 1, 2, 1,
+                                             eos_token_id=data.vocabulary.eos)))
+
+
+def fit(data: VlaData, state: Path, from_pictures: bool = True) -> VlaFit:
+    model = network(data)
     codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), POSITIONS, QUANTIZERS)
-    scene = Scene(4, 6, (56.0, 56.0, 28.0, 28.0), SIZE, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6))
-    settings = VlaRecipe(pictures=24, batch_pictures=2, prompt_phase=0.2, later_full=0.3, **recipe)
-    return VlaTrainer(BeingVLA(config), Aids(32, scene, codes), data, settings,
-                      data.tokenizer.token_to_id("<IMG_CONTEXT>"), state)
+    recipe = VlaRecipe(pictures=24, batch_pictures=2, prompt_phase=0.2, later_full=0.3)
+    return VlaFit(model, Aids(HIDDEN, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6), codes), data, description(), recipe,
+                  data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, from_pictures=from_pictures)
+
+
+def vision(data: VlaData, state: Path) -> VisionFit:
+    return VisionFit(network(data), data, description(), FitRecipe(pictures=24, batch_pictures=2), state)
 
 
 def test_a_full_answer_is_whole_blocks_in_order_left_before_right(data):
@@ -91,22 +113,108 @@ def test_markers_have_no_slot_weight_of_a_level(data):
     assert weights[WRIST] == pytest.approx(0.3)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(data, tmp_path):
-    whole = trainer(data, tmp_path / "a.pt")
+@pytest.mark.parametrize("stage", [vision, fit, lambda data, path: fit(data, path, from_pictures=False)],
+                         ids=["vision", "joint", "language"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(stage, data, tmp_path):
+    data.other_codes = other_codes(data)
+    whole = stage(data, tmp_path / "a.pt")
     whole.run()
-    first = trainer(data, tmp_path / "b.pt")
+    first = stage(data, tmp_path / "b.pt")
     for _ in range(5):
         first.train_step()
     first.save()
-    second = trainer(data, tmp_path / "b.pt")
+    second = stage(data, tmp_path / "b.pt")
     assert second.done == first.done
     second.run()
     for name, value in whole.average.items():
         torch.testing.assert_close(second.average[name], value, atol=SAME, rtol=0, msg=name)
 
 
+def other_codes(data: VlaData, spread: float = 0.25) -> OtherCodes:
+    latents = torch.randn(SCENES * TASKS, 2, 3, POSITIONS * GROUPS * 4, generator=torch.Generator().manual_seed(1))
+    books = torch.randn(GROUPS, ROWS, 4, generator=torch.Generator().manual_seed(2))
+    return OtherCodes(latents.numpy().astype(np.float16), books, POSITIONS, QUANTIZERS, spread)
+
+
+def test_without_spread_the_codes_drawn_are_the_nearest(data):
+    codes = other_codes(data, spread=0.0)
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
+    rest, expected = x.clone(), []
+    for _ in range(QUANTIZERS):
+        index = torch.cdist(rest, codes.codebooks[1]).argmin(1)
+        expected.append(index)
+        rest = rest - codes.codebooks[1][index]
+    assert torch.equal(codes.encode(x, 1, torch.Generator()), torch.stack(expected, 1))
+
+
+def test_other_codes_differ_but_spell_the_same_latent_nearly_as_well():
+    books = torch.randn(1, 512, 3, generator=torch.Generator().manual_seed(2)) * torch.rand(512, 1)
+    x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(3))
+    drawn, exact = (OtherCodes(np.zeros(0, np.float16), books, 1, QUANTIZERS, spread) for spread in (0.25, 0.0))
+    generator = torch.Generator().manual_seed(4)
+    a, b = drawn.encode(x, 0, generator), exact.encode(x, 0, generator)
+    assert (a[:, 0] != b[:, 0]).float().mean() > 0.1
+    error = [(books[0][ids].sum(1) - x).norm(dim=1).mean() for ids in (a, b)]
+    first_level = (books[0][b[:, 0]] - x).norm(dim=1).mean()
+    assert error[0] < 0.5 * first_level  # the later levels mend what the first ones missed
+
+
+def test_drawn_codes_replace_the_wrist_where_there_is_motion_and_nothing_else(data):
+    data.other_codes = other_codes(data)
+    absent = np.array(data.ids)
+    absent[3, 0] = -1
+    new = absent[:6].copy()
+    data.other_codes.draw(np.arange(6), new, torch.Generator().manual_seed(0), GROUPS)
+    assert (new[3, 0] == -1).all()
+    assert (new[..., WRIST:] == absent[:6, ..., WRIST:]).all()
+    assert (new[0, 1, :, :WRIST] != absent[0, 1, :, :WRIST]).any()
+    assert ((new[0, 1, :, :WRIST] >= 0) & (new[0, 1, :, :WRIST] < ROWS)).all()
+
+
+def apart(data: VlaData) -> Scenes:
+    """All scenes, with everything inside the picture and nothing on the same patch."""
+    batch = data.scenes(np.arange(SCENES))
+    for i, xy in enumerate([(-0.1, -0.1), (0.1, 0.1), (-0.1, 0.1)]):
+        batch.objects_pos[:, i] = torch.tensor([*xy, 0.5])
+    batch.plate_pos[:] = torch.tensor([0.1, -0.1, 0.5])
+    return batch
+
+
+def test_tokens_written_from_the_truth_say_it(data):
+    told, batch = description(), apart(data)
+    target = told.target(batch)
+    figures = told.figures(told.tokens(target), target)
+    assert figures["object_mm"] < 1e-2
+    assert figures["palm_mm"] < 1e-2
+    assert figures["kind"] == figures["colour"] == figures["seen"] == 1.0
+    assert float(told.loss(told.tokens(target), target)) < 1e-9
+
+
+def test_a_description_counts_every_thing_in_the_picture_once(data):
+    told, batch = description(), apart(data)
+    things, hands = told.split(told.target(batch))
+    assert torch.equal(things[..., 0].sum((1, 2)), 3.0 + (batch.plate_colour >= 0))
+    assert torch.equal(hands[..., 0].sum(1), batch.hands_start[:, :, 0].isfinite().float())
+
+
+def test_a_token_too_narrow_for_the_description_is_refused():
+    with pytest.raises(ValueError, match="cannot hold"):
+        SceneDescription(64, 2, (56.0, 56.0, 28.0, 28.0), SIZE, (0.2,) * 3, (0.6,) * 3, 4, 6)
+
+
+def test_the_language_stage_leaves_the_picture_side_alone(data, tmp_path):
+    run = fit(data, tmp_path / "a.pt", from_pictures=False)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    for _ in range(6):
+        run.train_step()
+    changed = {k for k, v in run.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all("_language_model" in k for k in changed)
+    assert all("_language_model" in k for k in run.average)
+
+
 def test_the_budget_ends_the_run_and_every_step_kind_was_used(data, tmp_path):
-    run = trainer(data, tmp_path / "a.pt")
+    run = fit(data, tmp_path / "a.pt")
     seen = set()
     while run.done < run.recipe.pictures:
         seen.add(run.train_step()[0])
@@ -114,17 +222,17 @@ def test_the_budget_ends_the_run_and_every_step_kind_was_used(data, tmp_path):
 
 
 def test_cached_greedy_generation_agrees_with_the_uncached_forward(data, tmp_path):
-    run = trainer(data, tmp_path / "a.pt")
-    codes, _ = greedy_wrist(run.model, data, [0, 1], run.image_token)
+    run = fit(data, tmp_path / "a.pt")
+    codes, _ = greedy_wrist(run.vla_model, data, [0, 1], run.image_token, run.visual_tokens)
     v = data.vocabulary
     for b in (0, 1):
         for j in range(TASKS):
             data.ids[b * TASKS + j, 0 if data.hands[b * TASKS + j] != 1 else 1, 0, :WRIST] = codes[b * TASKS + j]
     batch = data.batch([0, 1], "wrist", 1)
     with torch.no_grad():
-        _, hidden, _ = forward(run.model, batch, normalise(batch.pixels), run.image_token)
-        picked = hidden.reshape(6, -1, 32).gather(1, batch.slot_at.reshape(6, -1, 1).expand(-1, -1, 32))
-        logits = picked @ run.model.language.lm_head.weight[v.motion_id_0 : v.motion_id_0 + ROWS].t()
+        hidden = forward(run.vla_model, batch, run.visual_tokens(batch), run.image_token)
+        picked = hidden.reshape(6, -1, HIDDEN).gather(1, batch.slot_at.reshape(6, -1, 1).expand(-1, -1, HIDDEN))
+        logits = picked @ run.vla_model.language.lm_head.weight[v.motion_id_0 : v.motion_id_0 + ROWS].t()
     top = logits.max(-1).values
     chosen = logits.gather(-1, codes[..., None])[..., 0]
     torch.testing.assert_close(chosen, top, atol=1e-4, rtol=0)  # equal up to float32 ties

@@ -4,6 +4,10 @@ Layout of a data set folder (M = 3 N tasks, a scene's three in a row):
   images            uint8[N, size, size, 3]     canonical pictures
   objects_kind, objects_colour int8[N, 3]       indices into KINDS, COLOURS
   objects_pos_cam_m float32[N, 3, 3]            centres, camera frame
+  objects_size_m    float32[N, 3, 2]            radius (half side of a box) and height
+  plate_colour      int8[N]                     index into COLOURS, -1 where there is no plate
+  plate_pos_cam_m   float32[N, 3]               its centre, camera frame; NaN where there is none
+  hands_start       float32[N, 2, 10]           left, right: palm in the camera frame (m), rot6D of cam_from_wrist, curl
   visible           int8[N]                     index into VISIBLE
   scene_index       int32[M]                    row of the picture
   hands             int8[M]                     0 left, 1 right, 2 both
@@ -89,12 +93,31 @@ def _rot6d(rotation: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(rotation[..., :2].reshape(*rotation.shape[:-2], 6), np.float32)
 
 
+def scene_columns(scene: Scene) -> dict[str, Any]:
+    """The columns that say what stands where in one scene."""
+    hands = np.full((2, 10), np.nan, np.float32)
+    for start in scene.hands:
+        rotation = scene.cam_from_world[:3, :3] @ start_pose(start).rotation
+        hands[SIDES.index(start.side)] = [*scene.to_camera(start.palm_m), *_rot6d(rotation), start.curl]
+    return {
+        "objects_kind": [KINDS.index(t.kind) for t in scene.objects],
+        "objects_colour": [t.colour for t in scene.objects],
+        "objects_pos_cam_m": scene.to_camera(np.stack([t.centre_m for t in scene.objects])),
+        "objects_size_m": [(t.radius_m, t.height_m) for t in scene.objects],
+        "plate_colour": scene.plate.colour if scene.plate else -1,
+        "plate_pos_cam_m": scene.to_camera(scene.plate.centre_m) if scene.plate else np.full(3, np.nan),
+        "hands_start": hands, "visible": VISIBLE.index(scene.visible),
+    }
+
+
 def _columns(n: int, size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     m = 3 * n
     return {
         "images": ((n, size, size, 3), np.uint8),
         "objects_kind": ((n, 3), np.int8), "objects_colour": ((n, 3), np.int8),
-        "objects_pos_cam_m": ((n, 3, 3), np.float32), "visible": ((n,), np.int8), "scene_index": ((m,), np.int32),
+        "objects_pos_cam_m": ((n, 3, 3), np.float32), "objects_size_m": ((n, 3, 2), np.float32),
+        "plate_colour": ((n,), np.int8), "plate_pos_cam_m": ((n, 3), np.float32),
+        "hands_start": ((n, 2, 10), np.float32), "visible": ((n,), np.int8), "scene_index": ((m,), np.int32),
         "hands": ((m,), np.int8), "verb": ((m,), np.int8), "target": ((m,), np.int8),
         "target_pos_cam_m": ((m, 3), np.float32), "present": ((m, 2, SECONDS), np.bool_),
         "wrist": ((m, 2, SECONDS, FPS, 9), np.float32), "finger": ((m, 2, SECONDS, FPS, 150), np.float16),
@@ -111,17 +134,15 @@ def _write_rows(folder: Path, split: Split, seed: int, start: int, stop: int, si
         tasks = make_tasks(scene, verb="pick" if picks_only else None)
         poses = [start_pose(h) for h in scene.hands]
         arrays["images"][i] = render_canonical(scene, poses, size, camera)
-        arrays["objects_kind"][i] = [KINDS.index(t.kind) for t in scene.objects]
-        arrays["objects_colour"][i] = [t.colour for t in scene.objects]
-        centres = scene.to_camera(np.stack([t.centre_m for t in scene.objects]))
-        arrays["objects_pos_cam_m"][i] = centres
-        arrays["visible"][i] = VISIBLE.index(scene.visible)
+        layout = scene_columns(scene)
+        for name, value in layout.items():
+            arrays[name][i] = value
         for task in tasks:
             row = 3 * i + task.target
             wrist, finger, present = features(scene, task)
             row_values = {
                 "scene_index": i, "hands": HANDS.index(task.hands), "verb": VERBS.index(task.verb),
-                "target": task.target, "target_pos_cam_m": centres[task.target],
+                "target": task.target, "target_pos_cam_m": layout["objects_pos_cam_m"][task.target],
                 "wrist": wrist, "finger": finger, "present": present,
             }
             for name, value in row_values.items():
