@@ -153,6 +153,7 @@ def eval_nano(
                                               show_default=False)] = None,
     bundle: Annotated[str, typer.Option(metavar="BUNDLE", help="The model to measure.")] = "nano",
     main_only: Annotated[bool, typer.Option("--main-only", help="Only the first row: pick, right hand.")] = False,
+    workers: Annotated[int, typer.Option(help="Rows measured at the same time; each takes about one core.")] = 1,
 ) -> None:
     """Does the model follow picture and words?
 
@@ -160,7 +161,7 @@ def eval_nano(
     """
     from .evaluation import run_evaluation
 
-    typer.echo(run_evaluation(bundle, episodes, json, main_only))
+    typer.echo(run_evaluation(bundle, episodes, json, main_only, workers))
 
 
 @bundle.command("inspect")

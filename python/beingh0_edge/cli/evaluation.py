@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..bundle import MANIFEST, sha256_of
@@ -14,18 +18,33 @@ from ..train import evaluate_nano
 from ..train.progress import Progress
 
 
-def run_evaluation(bundle: str, episodes: int, target: Path | None, main_only: bool) -> str:
-    """Measures the bundle; the table as text. Raises ValueError, BundleError, BackendError."""
-    if episodes < 1:
-        raise ValueError(f"episodes: expected a whole number from 1 on, got {episodes}")
+def measure_row(row: evaluate_nano.Row, bundle: str, episodes: int) -> evaluate_nano.Result:
+    """One row of the table, with progress."""
+    progress = Progress(f"{row.verb}, {row.hands}:", episodes)
+    return evaluate_nano.measure(Policy.load(bundle), row, episodes, progress)
+
+
+def run_evaluation(bundle: str, episodes: int, target: Path | None, main_only: bool, workers: int = 1) -> str:
+    """Measures the bundle; the table as text. Raises ValueError, BundleError, BackendError.
+
+    `workers`: rows that are measured at the same time, each in a process of its own; the figures are the same.
+    """
+    for name, number in (("episodes", episodes), ("workers", workers)):
+        if number < 1:
+            raise ValueError(f"{name}: expected a whole number from 1 on, got {number}")
     if target is not None:
         check_file_target(target)
     policy = Policy.load(bundle)
     started = time.time()
-    results = []
-    for row in evaluate_nano.ROWS[: 1 if main_only else None]:
-        progress = Progress(f"{row.verb}, {row.hands}:", episodes)
-        results.append(evaluate_nano.measure(policy, row, episodes, progress))
+    rows = evaluate_nano.ROWS[: 1 if main_only else None]
+    measure = partial(measure_row, bundle=bundle, episodes=episodes)
+    if workers == 1:
+        results = [measure(row) for row in rows]
+    else:
+        level = logging.getLogger().getEffectiveLevel()
+        with ProcessPoolExecutor(min(workers, len(rows)), mp_context=get_context("spawn"),
+                                 initializer=partial(logging.basicConfig, level=level, format="%(message)s")) as pool:
+            results = list(pool.map(measure, rows))
     if target is not None:
         root = policy.bundle.root
         write_json(target, {
