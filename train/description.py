@@ -59,14 +59,18 @@ class SceneDescription:
         """Inverse of `place` from its plain coordinates, float[..., 3]."""
         return self.low + (place[..., :3] + 1) / 2 * (self.high - self.low)
 
-    def _patch(self, xyz_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(cell, patch inside the cell 0..3, inside the picture) of points float[..., 3]."""
+    def patch(self, xyz_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(row, column, inside the picture) of the patch where points float[..., 3] are seen; the nearest if outside."""
         fx, fy, cx, cy = self.intrinsics
         side = 2 * self.grid
         u = (fx * xyz_m[..., 0] / xyz_m[..., 2] + cx) / self.image_size * side
         v = (fy * xyz_m[..., 1] / xyz_m[..., 2] + cy) / self.image_size * side
         inside = (u >= 0) & (u < side) & (v >= 0) & (v < side)
-        column, row = u.clamp(0, side - 1).long(), v.clamp(0, side - 1).long()
+        return v.clamp(0, side - 1).long(), u.clamp(0, side - 1).long(), inside
+
+    def _slot(self, xyz_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(cell, patch inside the cell 0..3, inside the picture) of points float[..., 3]."""
+        row, column, inside = self.patch(xyz_m)
         return (row // 2) * self.grid + column // 2, (row % 2) * 2 + column % 2, inside
 
     def target(self, batch: Batch, jitter_m: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
@@ -87,7 +91,7 @@ class SceneDescription:
             else:
                 xyz, kind, colour = batch.objects_pos[:, i], batch.objects_kind[:, i], batch.objects_colour[:, i]
                 size, there = batch.objects_size[:, i] * 10, torch.ones_like(kind, dtype=torch.bool)
-            cell, patch, inside = self._patch(xyz)
+            cell, patch, inside = self._slot(xyz)
             row = torch.cat([torch.ones(b, 1, device=device), F.one_hot(kind, self.kinds),
                              F.one_hot(colour, self.colours), self.place(jitter(xyz)), size], -1)
             keep = there & inside
@@ -97,7 +101,7 @@ class SceneDescription:
             start = batch.hands_start[:, side]
             keep = start[:, 0].isfinite()
             start = start[keep]
-            cell, _, _ = self._patch(start[:, :3])  # a palm outside the picture is told by the nearest cell
+            cell, _, _ = self._slot(start[:, :3])  # a palm outside the picture is told by the nearest cell
             row = torch.cat([torch.ones(len(start), 1, device=device), self.place(jitter(start[:, :3])),
                              start[:, 3:]], -1)
             hands[rows[keep], cell, side] = row
@@ -125,17 +129,18 @@ class SceneDescription:
 
     @torch.no_grad()
     def figures(self, visual: Tensor, target: Tensor) -> dict[str, float]:
-        """How well tokens describe: median error of places (mm), shares of right kinds and colours where things are."""
+        """How well tokens describe: median errors of places and of their depth alone (mm), shares of right kinds and
+        colours where things are."""
         (said, hand), (true, true_hand) = self.split(visual.float() @ self.directions.t()), self.split(target)
         there, palm = true[..., 0] > 0, true_hand[..., 0] > 0
         k, c = 1 + self.kinds, 1 + self.kinds + self.colours
 
-        def off_mm(a: Tensor, b: Tensor, at: int) -> float:
+        def off_mm(a: Tensor, b: Tensor, at: int, first: int = 0) -> float:
             away = self.metres(a[..., at : at + 3]) - self.metres(b[..., at : at + 3])
-            return float(away.norm(dim=-1).median() * 1000)
+            return float(away[..., first:].norm(dim=-1).median() * 1000)
 
         said, true, hand, true_hand = said[there], true[there], hand[palm], true_hand[palm]
-        return {"object_mm": off_mm(said, true, c), "palm_mm": off_mm(hand, true_hand, 1),
+        return {"object_mm": off_mm(said, true, c), "depth_mm": off_mm(said, true, c, first=2), "palm_mm": off_mm(hand, true_hand, 1),
                 "kind": float((said[:, 1:k].argmax(-1) == true[:, 1:k].argmax(-1)).float().mean()),
                 "colour": float((said[:, k:c].argmax(-1) == true[:, k:c].argmax(-1)).float().mean()),
                 "seen": float((said[:, 0] > 0.5).float().mean())}

@@ -23,7 +23,7 @@ from torch import Tensor
 from beingh0_edge.train.aids import Aids, level_weights, weighted_cross_entropy
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
-from beingh0_edge.train.fit_vision import augment, normalise
+from beingh0_edge.train.fit_vision import SizeHeads, augment, normalise
 from beingh0_edge.train.model import BeingVLA
 from beingh0_edge.train.vla_data import IGNORE, Batch, Mode, VlaData
 
@@ -61,20 +61,21 @@ def forward(model: BeingVLA, batch: Batch, visual: Tensor, image_token: int) -> 
 
 
 class VlaFit(Fit):
-    """Either stage: `from_pictures` tells which."""
+    """Either stage: the joint one if it is given the heads of the vision stage."""
 
     def __init__(self, model: BeingVLA, aids: Aids, data: VlaData, description: SceneDescription, recipe: VlaRecipe,
-                 image_token: int, state_path: Path, device: str = "cpu", *, from_pictures: bool = True) -> None:
+                 image_token: int, state_path: Path, device: str = "cpu", *, sizes: SizeHeads | None = None) -> None:
+        self.sizes, from_pictures = sizes, sizes is not None
         self.name = "joint" if from_pictures else "language"
-        super().__init__(model, (aids,), recipe, state_path, device,
+        super().__init__(model, (aids, sizes) if sizes is not None else (aids,), recipe, state_path, device,
                          lambda name: from_pictures or "_language_model" in name)
         self.vla_model, self.vla, self.aids, self.data, self.description = model, recipe, aids, data, description
-        self.image_token, self.from_pictures = image_token, from_pictures
+        self.image_token = image_token
         self.weights = level_weights(aids.codes, data.vocabulary.block_ids).to(device)
 
     def visual_tokens(self, batch: Batch) -> Tensor:
         """Visual tokens for an evaluation: of the pictures, or of the undisturbed truth."""
-        if self.from_pictures:
+        if self.sizes is not None:
             return self.vla_model.visual_tokens(normalise(batch.pixels))
         return self.description.tokens(self.description.target(batch))
 
@@ -136,15 +137,17 @@ class VlaFit(Fit):
 
     def train_step(self) -> tuple[str, dict[str, float]]:
         r = self.vla
-        rng = np.random.default_rng([r.seed, 3 if self.from_pictures else 2, self.step])
+        rng = np.random.default_rng([r.seed, 3 if self.sizes is not None else 2, self.step])
         mode, seconds, pictures = self._pick(rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         rows = rng.integers(0, len(self.data), pictures)
         batch = self.data.batch(rows.tolist(), mode, seconds, generator=generator).to(self.device)
         with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
-            if self.from_pictures:
-                visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator))
-                parts = {"description": self.description.loss(visual, self.description.target(batch))}
+            if self.sizes is not None:
+                taps: list[Tensor] = []
+                visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator), taps)
+                parts = {"description": self.description.loss(visual, self.description.target(batch)),
+                         **self.sizes.loss(taps, batch)}
             else:
                 told = self.description.target(batch, r.jitter_m, generator)
                 visual, parts = self.description.tokens(told), {}
@@ -152,7 +155,7 @@ class VlaFit(Fit):
             parts |= self.losses(batch, mode, visual)
         binding = self.done < r.prompt_phase * r.pictures
         weight = {"position": 1.0 if binding else r.position_weight, "description": r.description_weight,
-                  "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight,
+                  "size": r.description_weight, "table": r.description_weight, "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight,
                   "position_on_ids": r.position_weight}
         self.update(torch.stack([weight[name] * value for name, value in parts.items()]).sum(), mode)
         self.step += 1

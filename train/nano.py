@@ -27,7 +27,7 @@ from beingh0_edge.train.aids import Aids, CodeSpace, position_range
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
 from beingh0_edge.train.fit_tokenizer import TokenizerRecipe, encode_all, fit_part, latent_all, write_folder
-from beingh0_edge.train.fit_vision import VisionFit
+from beingh0_edge.train.fit_vision import SizeHeads, VisionFit
 from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe
 from beingh0_edge.train.grq import MotionArgs, MotionVQ
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig
@@ -81,6 +81,7 @@ class Prepared:
     model: BeingVLA              # as initialised
     aids: Aids
     description: SceneDescription
+    sizes: SizeHeads
     image_token: int
 
 
@@ -197,25 +198,26 @@ class NanoRun:
         torch.manual_seed(r.seed)
         model = BeingVLA(config)
         _initialise(model, books, vocabulary)
-        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description, image_token)
+        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description,
+                        SizeHeads(r.vit_hidden, r.vit_layers, description), image_token)
 
     def vision(self, p: Prepared) -> VisionFit:
-        return VisionFit(p.model, p.data, p.description, self.recipe.vision, self.folder / "vision.pt", self.device)
+        return VisionFit(p.model, p.data, p.description, p.sizes, self.recipe.vision, self.folder / "vision.pt",
+                         self.device)
 
     def language(self, p: Prepared) -> VlaFit:
         return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.language, p.image_token,
-                      self.folder / "language.pt", self.device, from_pictures=False)
+                      self.folder / "language.pt", self.device)
 
     def joint(self, p: Prepared) -> VlaFit:
         """The last stage; a new one starts from the averages that the other two left."""
         if not (self.folder / "joint.pt").exists():
-            for name in ("vision", "language"):
+            for name, heads in (("vision", p.sizes), ("language", p.aids)):
                 state = torch.load(self.folder / f"{name}.pt", weights_only=True, map_location="cpu")
                 p.model.load_state_dict(state["average"], strict=False)
-                if name == "language":
-                    torch.nn.ModuleList([p.aids]).load_state_dict(state["heads"])
+                torch.nn.ModuleList([heads]).load_state_dict(state["heads"])
         return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.joint, p.image_token,
-                      self.folder / "joint.pt", self.device, from_pictures=True)
+                      self.folder / "joint.pt", self.device, sizes=p.sizes)
 
     def stage(self, name: str) -> Fit:
         """Runs one stage to its end."""

@@ -70,6 +70,7 @@ class Scenes:
     plate_colour: Tensor    # int64[B], -1 where there is no plate
     plate_pos: Tensor       # float[B, 3]
     hands_start: Tensor     # float[B, 2, 10] left, right: palm (m), rot6D, curl; NaN where absent
+    cam_from_world: Tensor  # float[B, 3, 4]
 
     def to(self: _S, device: str) -> _S:
         return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
@@ -151,6 +152,7 @@ class VlaData:
         self.kind, self.colour = np.array(read("objects_kind")), np.array(read("objects_colour"))
         self.objects_pos = np.array(read("objects_pos_cam_m"))
         self.objects_size, self.hands_start = np.array(read("objects_size_m")), np.array(read("hands_start"))
+        self.cam_from_world = np.array(read("cam_from_world"))
         self.plate_colour, self.plate_pos = np.array(read("plate_colour")), np.array(read("plate_pos_cam_m"))
         self.ids, self.vocabulary = ids, vocabulary
         self.other_codes: OtherCodes | None = None
@@ -258,4 +260,5 @@ class VlaData:
             return torch.from_numpy(array[rows])
 
         return Scenes(of(self.images), of(self.objects_pos), of(self.kind).long(), of(self.colour).long(),
-                      of(self.objects_size), of(self.plate_colour).long(), of(self.plate_pos), of(self.hands_start))
+                      of(self.objects_size), of(self.plate_colour).long(), of(self.plate_pos), of(self.hands_start),
+                      of(self.cam_from_world))

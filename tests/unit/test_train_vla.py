@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from beingh0_edge.train.aids import Aids, CodeSpace, level_weights  # noqa: E402
 from beingh0_edge.train.description import SceneDescription  # noqa: E402
 from beingh0_edge.train.fit import FitRecipe  # noqa: E402
-from beingh0_edge.train.fit_vision import VisionFit  # noqa: E402
+from beingh0_edge.train.fit_vision import SizeHeads, VisionFit  # noqa: E402
 from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe, forward  # noqa: E402
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig  # noqa: E402
 from beingh0_edge.train.probe import greedy_wrist  # noqa: E402
@@ -40,6 +40,7 @@ def data(tmp_path):
         "objects_size_m": rng.uniform(0.03, 0.1, (SCENES, 3, 2)).astype(np.float32),
         "plate_colour": rng.integers(-1, 6, SCENES).astype(np.int8),
         "plate_pos_cam_m": rng.uniform(0.3, 0.5, (SCENES, 3)).astype(np.float32),
+        "cam_from_world": rng.uniform(-0.5, 0.5, (SCENES, 3, 4)).astype(np.float32),
         "hands_start": rng.uniform(0.3, 0.5, (SCENES, 2, 10)).astype(np.float32),
     }
     arrays["hands_start"][::2, 0] = np.nan
@@ -73,11 +74,15 @@ def fit(data: VlaData, state: Path, from_pictures: bool = True) -> VlaFit:
     codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), POSITIONS, QUANTIZERS)
     recipe = VlaRecipe(pictures=24, batch_pictures=2, prompt_phase=0.2, later_full=0.3)
     return VlaFit(model, Aids(HIDDEN, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6), codes), data, description(), recipe,
-                  data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, from_pictures=from_pictures)
+                  data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, sizes=sizes() if from_pictures else None)
+
+
+def sizes() -> SizeHeads:
+    return SizeHeads(16, 1, description())
 
 
 def vision(data: VlaData, state: Path) -> VisionFit:
-    return VisionFit(network(data), data, description(), FitRecipe(pictures=24, batch_pictures=2), state)
+    return VisionFit(network(data), data, description(), sizes(), FitRecipe(pictures=24, batch_pictures=2), state)
 
 
 def test_a_full_answer_is_whole_blocks_in_order_left_before_right(data):
