@@ -3,6 +3,7 @@ heads here are dropped after training.
 
 position  the hidden state of `<mot>` (and of every eighth id) tells where the named object is: 3 x 24 soft bins
 latent    the hidden state in front of each latent cell tells that cell's quantised latent, and `<mot>` tells all
+rest      the hidden state in front of each id tells what the ids of the cell so far have left of its latent
 code      the expected code vector under the softmax against the true one: errors weighted by what they mean
 """
 
@@ -22,10 +23,12 @@ from beingh0_edge.train.vla_data import IGNORE
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """Codebooks float[parts, G, K, D] of the motion tokenizer and the variance of its latents float[parts, G]."""
+    """Codebooks float[parts, G, K, D] of the motion tokenizer, the variance of its latents float[parts, G], and what is
+    left of them before each level, root mean square float[parts, G, quantizers]."""
 
     codebooks: Tensor
     variance: Tensor
+    residual: Tensor
     positions: int
     quantizers: int
 
@@ -48,6 +51,7 @@ class Aids(nn.Module):
         _, groups, _, dim = codes.codebooks.shape
         self.latent_all = nn.Linear(hidden, groups * codes.positions * dim)
         self.latent_cell = nn.Linear(hidden, groups * dim)
+        self.rest = nn.Parameter(torch.zeros(groups, codes.quantizers, dim, hidden))
         self.register_buffer("low", torch.tensor(low_m))
         self.register_buffer("high", torch.tensor(high_m))
         self.low: Tensor
@@ -89,6 +93,21 @@ class Aids(nn.Module):
         own = torch.stack([cells[:, i, :, i] for i in range(g)], 1)
         return F.smooth_l1_loss(whole, target, beta=0.5) + F.smooth_l1_loss(own, target, beta=0.5)
 
+    def rest_loss(self, hidden: Tensor, wrist_codes: Tensor) -> Tensor:
+        """Before each id of a cell, what is left of its latent: hidden float[N, ids, H], wrist_codes [N, ids].
+
+        In units of what is usually left there, groups weighted by the spread of their latents.
+        """
+        c = self.codes
+        groups = wrist_codes.shape[1] // (c.positions * c.quantizers)
+        ids = wrist_codes.view(-1, groups, c.positions, c.quantizers)
+        rows = torch.stack([c.codebooks[0, g][ids[:, g]] for g in range(groups)], 1)
+        left = rows.flip(3).cumsum(3).flip(3) / c.residual[0, :groups, None, :, None]
+        said = torch.einsum("ngtqh,gqdh->ngtqd", hidden.unflatten(1, ids.shape[1:]).float(), self.rest[:groups])
+        spread = (c.variance[0, :groups] / c.variance[0].max()).sqrt()
+        loss = F.smooth_l1_loss(said, left, beta=0.5, reduction="none").mean((0, 2, 3, 4))
+        return (loss * spread).sum() / spread.sum()
+
     def code_loss(self, logits: Tensor, codes: Tensor, slots: Tensor) -> Tensor:
         """Squared error of the expected code vector, in units of the largest latent variance of a group of the part.
 
@@ -112,6 +131,21 @@ class Aids(nn.Module):
         return total / len(slots)
 
 
+def code_features(codes: CodeSpace, part: int) -> Tensor:
+    """What the rows of a part mean, float[K, features]: the codes of all groups at the scales of a coarse, a middle
+    and a fine level, each fading out for codes far larger than the scale, and their squared lengths.
+
+    Codes of the levels differ tenfold in length: at one scale alone the fine ones would be nearly alike. With the
+    lengths, the nearest row to a latent is linear in the latent.
+    """
+    out = []
+    for level in (0, 1, 3):
+        x = codes.codebooks[part] / codes.residual[part, :, min(level, codes.quantizers - 1), None, None]
+        length = x.square().mean(-1, keepdim=True)
+        out += [*(x * torch.exp(-length / 8)), *(2 * torch.tanh(length / 2) * x.shape[-1] ** 0.5)]
+    return torch.cat(out, -1)
+
+
 def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: float = 0.3,
                   least: float = 0.1) -> Tensor:
     """float[block_ids + 1]: decay^q per residual level, groups by the spread of their latents, fingers damped; the
@@ -125,8 +159,8 @@ def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: 
 
 
 def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the weights; IGNORE targets must already be filtered out."""
-    if bool((targets == IGNORE).any()):
+    """Mean over the weights; targets are ids int64[N], without IGNORE, or odds float[N, vocabulary]."""
+    if not targets.is_floating_point() and bool((targets == IGNORE).any()):
         raise ValueError("weighted_cross_entropy: padded targets must be removed first")
     return (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
 

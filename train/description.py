@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beingh0_edge.train.vla_data import Batch
+from beingh0_edge.train.vla_data import Scenes
 
 Intrinsics = tuple[float, float, float, float]
 Point = tuple[float, float, float]
@@ -60,7 +60,7 @@ class SceneDescription:
         return self.low + (place[..., :3] + 1) / 2 * (self.high - self.low)
 
     def patch(self, xyz_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, column, inside the picture) of the patch where points float[..., 3] are seen; the nearest if outside."""
+        """(row, column, inside the picture) of the patch that shows points float[..., 3]; the nearest if none does."""
         fx, fy, cx, cy = self.intrinsics
         side = 2 * self.grid
         u = (fx * xyz_m[..., 0] / xyz_m[..., 2] + cx) / self.image_size * side
@@ -73,7 +73,7 @@ class SceneDescription:
         row, column, inside = self.patch(xyz_m)
         return (row // 2) * self.grid + column // 2, (row % 2) * 2 + column % 2, inside
 
-    def target(self, batch: Batch, jitter_m: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    def target(self, batch: Scenes, jitter_m: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """The description of every token, float[B, grid^2, width]; `jitter_m` displaces what is told, not where."""
         b, device = len(batch.objects_pos), batch.objects_pos.device
 
@@ -140,7 +140,8 @@ class SceneDescription:
             return float(away[..., first:].norm(dim=-1).median() * 1000)
 
         said, true, hand, true_hand = said[there], true[there], hand[palm], true_hand[palm]
-        return {"object_mm": off_mm(said, true, c), "depth_mm": off_mm(said, true, c, first=2), "palm_mm": off_mm(hand, true_hand, 1),
+        return {"object_mm": off_mm(said, true, c), "depth_mm": off_mm(said, true, c, first=2),
+                "palm_mm": off_mm(hand, true_hand, 1),
                 "kind": float((said[:, 1:k].argmax(-1) == true[:, 1:k].argmax(-1)).float().mean()),
                 "colour": float((said[:, k:c].argmax(-1) == true[:, k:c].argmax(-1)).float().mean()),
                 "seen": float((said[:, 0] > 0.5).float().mean())}

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from beingh0_edge.train.aids import Aids, level_weights, weighted_cross_entropy
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
-from beingh0_edge.train.fit_vision import SizeHeads, augment, normalise
+from beingh0_edge.train.fit_vision import augment, normalise
 from beingh0_edge.train.model import BeingVLA
 from beingh0_edge.train.vla_data import IGNORE, Batch, Mode, VlaData
 
@@ -41,6 +42,7 @@ class VlaRecipe(FitRecipe):
     code_weight: float = 1.0
     position_weight: float = 0.6
     latent_weight: float = 0.5
+    rest_weight: float = 1.0
     description_weight: float = 1.0     # joint stage
     jitter_m: float = 0.008             # language stage: what the tokens tell about places is wrong by this much
     token_noise: float = 0.05           # language stage: noise on every number of a token
@@ -61,21 +63,20 @@ def forward(model: BeingVLA, batch: Batch, visual: Tensor, image_token: int) -> 
 
 
 class VlaFit(Fit):
-    """Either stage: the joint one if it is given the heads of the vision stage."""
+    """Either stage: the joint one or the one that is not `from_pictures`."""
 
     def __init__(self, model: BeingVLA, aids: Aids, data: VlaData, description: SceneDescription, recipe: VlaRecipe,
-                 image_token: int, state_path: Path, device: str = "cpu", *, sizes: SizeHeads | None = None) -> None:
-        self.sizes, from_pictures = sizes, sizes is not None
+                 image_token: int, state_path: Path, device: str = "cpu", *, from_pictures: bool = True) -> None:
         self.name = "joint" if from_pictures else "language"
-        super().__init__(model, (aids, sizes) if sizes is not None else (aids,), recipe, state_path, device,
+        super().__init__(model, (aids,), recipe, state_path, device,
                          lambda name: from_pictures or "_language_model" in name)
         self.vla_model, self.vla, self.aids, self.data, self.description = model, recipe, aids, data, description
-        self.image_token = image_token
+        self.image_token, self.from_pictures = image_token, from_pictures
         self.weights = level_weights(aids.codes, data.vocabulary.block_ids).to(device)
 
     def visual_tokens(self, batch: Batch) -> Tensor:
         """Visual tokens for an evaluation: of the pictures, or of the undisturbed truth."""
-        if self.sizes is not None:
+        if self.from_pictures:
             return self.vla_model.visual_tokens(normalise(batch.pixels))
         return self.description.tokens(self.description.target(batch))
 
@@ -118,9 +119,13 @@ class VlaFit(Fit):
             shift = 0
         logits = (picked[keep] @ head.t().to(picked.dtype)).float()
         kept, slots = target[keep], slot[keep]
-        out["tokens"] = weighted_cross_entropy(logits, kept - shift, self.weights[slots])
         motion = slots >= 0
         first = v.motion_id_0 - shift
+        goal = kept - shift
+        if batch.odds.numel():
+            codes = batch.odds.shape[-1]
+            goal = F.pad(batch.odds.flatten(0, 2), (first, logits.shape[1] - first - codes))
+        out["tokens"] = weighted_cross_entropy(logits, goal, self.weights[slots])
         codes = aids.codes.codebooks.shape[0] * aids.codes.codebooks.shape[2]
         out["code"] = aids.code_loss(logits[motion][:, first : first + codes], kept[motion] - v.motion_id_0,
                                      slots[motion])
@@ -131,23 +136,23 @@ class VlaFit(Fit):
         ids = batch.branch_ids.reshape(b * k, length)
         wrist = ids.gather(1, batch.mot_at.reshape(-1, 1) + 1 + torch.arange(count, device=ids.device))
         out["latent"] = aids.latent_losses(mot, before, wrist - v.motion_id_0)
+        if mode != "full":
+            out["rest"] = aids.rest_loss(picked, wrist - v.motion_id_0)
         out["position_on_ids"] = aids.position_loss(before, xyz[:, None].expand(-1, before.shape[1], -1),
                                                     aids.position_on_ids)
         return out
 
     def train_step(self) -> tuple[str, dict[str, float]]:
         r = self.vla
-        rng = np.random.default_rng([r.seed, 3 if self.sizes is not None else 2, self.step])
+        rng = np.random.default_rng([r.seed, 3 if self.from_pictures else 2, self.step])
         mode, seconds, pictures = self._pick(rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         rows = rng.integers(0, len(self.data), pictures)
         batch = self.data.batch(rows.tolist(), mode, seconds, generator=generator).to(self.device)
         with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
-            if self.sizes is not None:
-                taps: list[Tensor] = []
-                visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator), taps)
-                parts = {"description": self.description.loss(visual, self.description.target(batch)),
-                         **self.sizes.loss(taps, batch)}
+            if self.from_pictures:
+                visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator))
+                parts = {"description": self.description.loss(visual, self.description.target(batch))}
             else:
                 told = self.description.target(batch, r.jitter_m, generator)
                 visual, parts = self.description.tokens(told), {}
@@ -155,7 +160,7 @@ class VlaFit(Fit):
             parts |= self.losses(batch, mode, visual)
         binding = self.done < r.prompt_phase * r.pictures
         weight = {"position": 1.0 if binding else r.position_weight, "description": r.description_weight,
-                  "size": r.description_weight, "table": r.description_weight, "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight,
+                  "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight, "rest": r.rest_weight,
                   "position_on_ids": r.position_weight}
         self.update(torch.stack([weight[name] * value for name, value in parts.items()]).sum(), mode)
         self.step += 1

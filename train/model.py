@@ -182,13 +182,10 @@ class VisionModel(nn.Module):
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(_VisionLayer(c, layer_scale) for _ in range(c.num_hidden_layers))
 
-    def forward(self, pixels: Tensor, taps: list[Tensor] | None = None) -> Tensor:
-        """`taps` receives the output of every layer."""
+    def forward(self, pixels: Tensor) -> Tensor:
         x = self.embeddings(pixels)
         for layer in self.encoder.layers:  # type: ignore[union-attr]
             x = layer(x)
-            if taps is not None:
-                taps.append(x)
         return x
 
 
@@ -339,8 +336,8 @@ class BeingVLA(nn.Module):
     def language(self) -> LanguageModel:
         return self.vlm_adapter._language_model  # type: ignore[return-value]
 
-    def visual_tokens(self, pixels: Tensor, taps: list[Tensor] | None = None) -> Tensor:
-        """float[N, 3, S, S] -> float[N, num_image_token, H]; `taps` receives the output of every ViT layer."""
-        grid = self.vlm_adapter._vision_model(pixels, taps)[:, 1:]  # type: ignore[operator]
+    def visual_tokens(self, pixels: Tensor) -> Tensor:
+        """float[N, 3, S, S] -> float[N, num_image_token, H]."""
+        grid = self.vlm_adapter._vision_model(pixels)[:, 1:]  # type: ignore[operator]
         out: Tensor = self.vlm_adapter.mlp1(pixel_shuffle(grid))  # type: ignore[operator]
         return out.float()

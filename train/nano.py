@@ -23,11 +23,11 @@ from tokenizers import Tokenizer
 
 from beingh0_edge import __version__
 from beingh0_edge.train import text
-from beingh0_edge.train.aids import Aids, CodeSpace, position_range
+from beingh0_edge.train.aids import Aids, CodeSpace, code_features, position_range
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
 from beingh0_edge.train.fit_tokenizer import TokenizerRecipe, encode_all, fit_part, latent_all, write_folder
-from beingh0_edge.train.fit_vision import SizeHeads, VisionFit
+from beingh0_edge.train.fit_vision import VisionFit
 from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe
 from beingh0_edge.train.grq import MotionArgs, MotionVQ
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig
@@ -81,7 +81,6 @@ class Prepared:
     model: BeingVLA              # as initialised
     aids: Aids
     description: SceneDescription
-    sizes: SizeHeads
     image_token: int
 
 
@@ -183,8 +182,8 @@ class NanoRun:
                                       args.positions, args.num_quantizers, r.spread)
         probes = VlaData(held_out, self.ids(held_out, models), tokenizer, vocabulary, config.num_image_token)
         books = torch.stack([models[p].codebooks() for p in PARTS])
-        codes = CodeSpace(books.to(self.device), _latent_variance(books, data.ids, args).to(self.device),
-                          args.positions, args.num_quantizers)
+        variance, residual = (x.to(self.device) for x in _latent_spread(books, data.ids, args))
+        codes = CodeSpace(books.to(self.device), variance, residual, args.positions, args.num_quantizers)
         camera = procedural.CANONICAL_CAMERA
         scale = r.image_size / camera.width
         low, high = position_range(data.target_pos)
@@ -197,27 +196,25 @@ class NanoRun:
             raise ValueError("tokenizer.json: expected a token '<IMG_CONTEXT>', found none")
         torch.manual_seed(r.seed)
         model = BeingVLA(config)
-        _initialise(model, books, vocabulary)
-        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description,
-                        SizeHeads(r.vit_hidden, r.vit_layers, description), image_token)
+        _initialise(model, codes, vocabulary)
+        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description, image_token)
 
     def vision(self, p: Prepared) -> VisionFit:
-        return VisionFit(p.model, p.data, p.description, p.sizes, self.recipe.vision, self.folder / "vision.pt",
-                         self.device)
+        return VisionFit(p.model, p.data, p.description, self.recipe.vision, self.folder / "vision.pt", self.device)
 
     def language(self, p: Prepared) -> VlaFit:
         return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.language, p.image_token,
-                      self.folder / "language.pt", self.device)
+                      self.folder / "language.pt", self.device, from_pictures=False)
 
     def joint(self, p: Prepared) -> VlaFit:
         """The last stage; a new one starts from the averages that the other two left."""
         if not (self.folder / "joint.pt").exists():
-            for name, heads in (("vision", p.sizes), ("language", p.aids)):
+            for name in ("vision", "language"):
                 state = torch.load(self.folder / f"{name}.pt", weights_only=True, map_location="cpu")
                 p.model.load_state_dict(state["average"], strict=False)
-                torch.nn.ModuleList([heads]).load_state_dict(state["heads"])
+            torch.nn.ModuleList([p.aids]).load_state_dict(state["heads"])
         return VlaFit(p.model, p.aids, p.data, p.description, self.recipe.joint, p.image_token,
-                      self.folder / "joint.pt", self.device, sizes=p.sizes)
+                      self.folder / "joint.pt", self.device, from_pictures=True)
 
     def stage(self, name: str) -> Fit:
         """Runs one stage to its end."""
@@ -231,7 +228,7 @@ class NanoRun:
             vla.run(make_probe(vla, p.probes, p.models["wrist"], grasp_offset()))
         return fit
 
-    def write_checkpoint(self, fit: Fit) -> Path:
+    def write_checkpoint(self, fit: Fit, config: VLAConfig) -> Path:
         """The averaged weights in the official layout, ready for `beingh0_edge.quantize`."""
         from beingh0_edge.train import procedural
 
@@ -246,7 +243,7 @@ class NanoRun:
             history += json.loads(state["history"])
             stages[name] = {"pictures": int(state["done"]), "steps": int(state["step"]),
                             "seconds": round(float(state["seconds_spent"]))}
-        _write_json(folder / "config.json", fit.model.config.to_official())
+        _write_json(folder / "config.json", config.to_official())
         _write_json(folder / "edge.json", {
             "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
             "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
@@ -261,13 +258,13 @@ class NanoRun:
     def run(self, bundle: Path | None = None) -> Path:
         """All stages; returns the checkpoint folder. With `bundle`, also builds the bundle there."""
         started = time.monotonic()
-        self.prepare()
+        config = self.prepare().model.config
         if self.device == "cpu":
             self._side_by_side()
         else:
             for name in ("vision", "language"):
                 self.stage(name)
-        checkpoint = self.write_checkpoint(self.stage("joint"))
+        checkpoint = self.write_checkpoint(self.stage("joint"), config)
         if bundle is not None:
             from beingh0_edge.quantize import build_bundle
 
@@ -335,36 +332,39 @@ def _windows(folder: Path, part: str, limit: int | None = None,
     return out, mask
 
 
-def _latent_variance(books: torch.Tensor, ids: npt.NDArray[np.int16], args: MotionArgs) -> torch.Tensor:
-    """Variance of the quantised latents, float[parts, G], from a sample of blocks."""
+def _latent_spread(books: torch.Tensor, ids: npt.NDArray[np.int16],
+                   args: MotionArgs) -> tuple[torch.Tensor, torch.Tensor]:
+    """(variance of the quantised latents float[parts, G], root mean square of what is left of them before each level
+    float[parts, G, quantizers]), from a sample of blocks."""
     rows = np.asarray(ids[:20_000]).reshape(-1, ids.shape[-1])
     blocks = torch.from_numpy(rows[rows[:, 0] >= 0][:20_000].astype(np.int64))
-    out = torch.zeros(len(books), args.num_quant_groups)
+    variance = torch.zeros(len(books), args.num_quant_groups)
+    residual = torch.zeros(len(books), args.num_quant_groups, args.num_quantizers)
     for p, codes in enumerate(blocks.chunk(len(books), 1)):
         codes = (codes - p * args.nb_code).view(-1, args.num_quant_groups, args.positions, args.num_quantizers)
         for g in range(args.num_quant_groups):
-            out[p, g] = books[p, g][codes[:, g]].sum(2).var(0).mean()
-    return out
+            left = books[p, g][codes[:, g]].flip(2).cumsum(2).flip(2)  # [N, positions, quantizers, D]
+            variance[p, g] = left[:, :, 0].var(0).mean()
+            residual[p, g] = left.square().mean((0, 1, 3)).sqrt()
+    return variance, residual
 
 
 @torch.no_grad()
-def _initialise(model: BeingVLA, books: torch.Tensor, vocabulary: MotionVocabulary) -> None:
-    """Small normal weights, and motion rows that start as random projections of their codebook rows."""
+def _initialise(model: BeingVLA, codes: CodeSpace, vocabulary: MotionVocabulary) -> None:
+    """Small normal weights, and motion rows that start as random projections of what their codes mean."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "embeddings" not in name:
             torch.nn.init.normal_(parameter, std=0.02)
         elif name.endswith("bias"):
             parameter.zero_()
-    parts, groups, rows, dim = books.shape
-    table = books.permute(0, 2, 1, 3).reshape(parts, rows, groups * dim)
-    hidden = model.config.language.hidden_size
-    first = vocabulary.motion_id_0
+    parts, _, rows, _ = codes.codebooks.shape
     for p in range(parts):
-        projected = table[p] @ torch.randn(groups * dim, hidden)
-        projected = 0.02 * projected / projected.std()
-        at = slice(first + p * rows, first + (p + 1) * rows)
-        model.language.get_parameter("model.embed_tokens.weight")[at] = projected
-        model.language.lm_head.weight[at] = projected
+        features = code_features(codes, p).to(model.language.lm_head.weight.device)
+        projected = features @ torch.randn(features.shape[1], model.config.language.hidden_size)
+        projected = projected / projected.std()
+        at = slice(vocabulary.motion_id_0 + p * rows, vocabulary.motion_id_0 + (p + 1) * rows)
+        model.language.get_parameter("model.embed_tokens.weight")[at] = 0.02 * projected
+        model.language.lm_head.weight[at] = 0.04 * projected
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

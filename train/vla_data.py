@@ -70,7 +70,6 @@ class Scenes:
     plate_colour: Tensor    # int64[B], -1 where there is no plate
     plate_pos: Tensor       # float[B, 3]
     hands_start: Tensor     # float[B, 2, 10] left, right: palm (m), rot6D, curl; NaN where absent
-    cam_from_world: Tensor  # float[B, 3, 4]
 
     def to(self: _S, device: str) -> _S:
         return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
@@ -87,6 +86,7 @@ class Batch(Scenes):
     slot_target: Tensor     # int64[B, K, N] vocabulary ids, IGNORE where padded
     slot_index: Tensor      # int64[B, K, N] index 0..block_ids-1 inside the block, -1 for markers
     target_pos: Tensor      # float[B, K, 3] target object, camera frame, metres
+    odds: Tensor            # float[B, K, N, codes] of the wrist's rows in truncated steps; empty if ids were not drawn
 
 
 class OtherCodes:
@@ -94,10 +94,9 @@ class OtherCodes:
     and the levels after it encode what then remains.
 
     So the model learns to mend with later levels what an earlier one missed, which is what it needs when it writes
-    ids of its own; with nearest rows only it would never see such a case. It also makes neighbouring rows neighbours.
+    ids of its own; with nearest rows only it would never see such a case. The odds of the draw are what it is to learn:
+    they tell more than the one row that was drawn.
     """
-
-    LEVELS = 4  # the last levels stay exact
 
     def __init__(self, latents: npt.NDArray[np.float16], codebooks: Tensor, positions: int, quantizers: int,
                  spread: float) -> None:
@@ -105,37 +104,40 @@ class OtherCodes:
 
         `spread`: variance of the draw, as a share of the mean squared distance to the nearest row at that level.
         """
+        if spread <= 0:
+            raise ValueError(f"spread: expected a positive number, got {spread}")
         self.latents, self.codebooks = latents, codebooks.cpu().float()
         self.positions, self.quantizers, self.spread = positions, quantizers, spread
 
     def draw(self, samples: npt.NDArray[np.integer], answers: npt.NDArray[np.int16], generator: torch.Generator,
-             groups: int) -> None:
+             groups: int) -> Tensor:
         """Replaces the ids of the wrist's first `groups` groups in `answers` int16[n, 2, seconds, block_ids] of
-        `samples`, where there is motion."""
+        `samples`, where there is motion. Returns the odds float[blocks with motion, ids of those groups, K]."""
         present = answers[..., 0] >= 0
         rows = np.asarray(self.latents[samples, :, : answers.shape[2]])[present]
         dim = self.codebooks.shape[-1]
         z = torch.from_numpy(rows).float().view(len(rows), self.positions, -1, dim)
-        codes = torch.stack([self.encode(z[:, :, g].reshape(-1, dim), g, generator) for g in range(groups)], 0)
-        codes = codes.view(groups, len(rows), self.positions, self.quantizers).transpose(0, 1)
+        drawn = [self.encode(z[:, :, g].reshape(-1, dim), g, generator) for g in range(groups)]
+        shape = (len(rows), self.positions * self.quantizers)
         new = answers[present]
-        new[:, : codes[0].numel()] = codes.reshape(len(rows), -1).numpy()
+        new[:, : groups * shape[1]] = torch.cat([codes.view(shape) for codes, _ in drawn], 1).numpy()
         answers[present] = new
+        return torch.cat([odds.view(*shape, -1) for _, odds in drawn], 1)
 
-    def encode(self, x: Tensor, group: int, generator: torch.Generator) -> Tensor:
-        """float[N, D] -> int64[N, quantizers]"""
-        book, out = self.codebooks[group], []
+    def encode(self, x: Tensor, group: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """float[N, D] -> (rows int64[N, quantizers], their odds float[N, quantizers, K])"""
+        book, out, odds = self.codebooks[group], [], []
         norms = book.square().sum(1)
-        for level in range(self.quantizers):
+        for _ in range(self.quantizers):
             distance = x.square().sum(1, keepdim=True) + norms - 2 * x @ book.t()
-            if level < self.LEVELS and self.spread > 0:
-                variance = self.spread * distance.min(1).values.mean()
-                noise = torch.empty_like(distance).exponential_(generator=generator).log_()  # minus a Gumbel variable
-                distance = distance / (2 * variance) + noise
-            index = distance.argmin(1)
+            variance = self.spread * distance.min(1).values.mean()
+            score = -distance / (2 * variance)
+            noise = torch.empty_like(score).exponential_(generator=generator).log_()  # minus a Gumbel variable
+            index = (score - noise).argmax(1)
             out.append(index)
+            odds.append(score.softmax(1))
             x = x - book[index]
-        return torch.stack(out, 1)
+        return torch.stack(out, 1), torch.stack(odds, 1)
 
 
 class VlaData:
@@ -152,7 +154,6 @@ class VlaData:
         self.kind, self.colour = np.array(read("objects_kind")), np.array(read("objects_colour"))
         self.objects_pos = np.array(read("objects_pos_cam_m"))
         self.objects_size, self.hands_start = np.array(read("objects_size_m")), np.array(read("hands_start"))
-        self.cam_from_world = np.array(read("cam_from_world"))
         self.plate_colour, self.plate_pos = np.array(read("plate_colour")), np.array(read("plate_pos_cam_m"))
         self.ids, self.vocabulary = ids, vocabulary
         self.other_codes: OtherCodes | None = None
@@ -223,9 +224,16 @@ class VlaData:
         k = self.tasks_per_scene
         s = np.asarray(scenes)
         samples = (s[:, None] * k + np.arange(k)).reshape(-1)
-        answers = np.array(self.ids[samples, :, :seconds])
+        answers, odds = np.array(self.ids[samples, :, :seconds]), torch.empty(0)
         if generator is not None and self.other_codes is not None and mode != "prompt":
-            self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
+            present = answers[..., 0] >= 0
+            odds = self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
+            if mode == "full":
+                odds = torch.empty(0)
+            else:  # the first block of each answer
+                at = np.cumsum(present.reshape(-1)).reshape(present.shape) - 1
+                first = [at[i, self.sides(sample)[0], 0] for i, sample in enumerate(samples)]
+                odds = odds[first].unflatten(0, (len(s), k))
         rows, mots, slots, targets, indices = [], [], [], [], []
         for b, scene in enumerate(scenes):
             for j in range(k):
@@ -252,7 +260,7 @@ class VlaData:
             **vars(self.scenes(s)), prefix_ids=torch.tensor(self.prefix),
             branch_ids=padded(rows, self.vocabulary.eos), mot_at=torch.tensor(mots).view(-1, k),
             slot_at=padded(slots, 0), slot_target=padded(targets, IGNORE), slot_index=padded(indices, -1),
-            target_pos=torch.from_numpy(self.target_pos[samples]).view(-1, k, 3))
+            target_pos=torch.from_numpy(self.target_pos[samples]).view(-1, k, 3), odds=odds)
 
     def scenes(self, rows: npt.NDArray[np.integer]) -> Scenes:
         """Pictures `rows` and what stands in them."""
@@ -260,5 +268,4 @@ class VlaData:
             return torch.from_numpy(array[rows])
 
         return Scenes(of(self.images), of(self.objects_pos), of(self.kind).long(), of(self.colour).long(),
-                      of(self.objects_size), of(self.plate_colour).long(), of(self.plate_pos), of(self.hands_start),
-                      of(self.cam_from_world))
+                      of(self.objects_size), of(self.plate_colour).long(), of(self.plate_pos), of(self.hands_start))

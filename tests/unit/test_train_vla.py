@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from beingh0_edge.train.aids import Aids, CodeSpace, level_weights  # noqa: E402
 from beingh0_edge.train.description import SceneDescription  # noqa: E402
 from beingh0_edge.train.fit import FitRecipe  # noqa: E402
-from beingh0_edge.train.fit_vision import SizeHeads, VisionFit  # noqa: E402
+from beingh0_edge.train.fit_vision import VisionFit  # noqa: E402
 from beingh0_edge.train.fit_vla import VlaFit, VlaRecipe, forward  # noqa: E402
 from beingh0_edge.train.model import BeingVLA, LanguageConfig, VisionConfig, VLAConfig  # noqa: E402
 from beingh0_edge.train.probe import greedy_wrist  # noqa: E402
@@ -40,7 +40,6 @@ def data(tmp_path):
         "objects_size_m": rng.uniform(0.03, 0.1, (SCENES, 3, 2)).astype(np.float32),
         "plate_colour": rng.integers(-1, 6, SCENES).astype(np.int8),
         "plate_pos_cam_m": rng.uniform(0.3, 0.5, (SCENES, 3)).astype(np.float32),
-        "cam_from_world": rng.uniform(-0.5, 0.5, (SCENES, 3, 4)).astype(np.float32),
         "hands_start": rng.uniform(0.3, 0.5, (SCENES, 2, 10)).astype(np.float32),
     }
     arrays["hands_start"][::2, 0] = np.nan
@@ -71,18 +70,15 @@ def network(data: VlaData) -> BeingVLA:
 
 def fit(data: VlaData, state: Path, from_pictures: bool = True) -> VlaFit:
     model = network(data)
-    codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), POSITIONS, QUANTIZERS)
+    codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), torch.ones(2, GROUPS, QUANTIZERS),
+                      POSITIONS, QUANTIZERS)
     recipe = VlaRecipe(pictures=24, batch_pictures=2, prompt_phase=0.2, later_full=0.3)
     return VlaFit(model, Aids(HIDDEN, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6), codes), data, description(), recipe,
-                  data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, sizes=sizes() if from_pictures else None)
-
-
-def sizes() -> SizeHeads:
-    return SizeHeads(16, 1, description())
+                  data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, from_pictures=from_pictures)
 
 
 def vision(data: VlaData, state: Path) -> VisionFit:
-    return VisionFit(network(data), data, description(), sizes(), FitRecipe(pictures=24, batch_pictures=2), state)
+    return VisionFit(network(data), data, description(), FitRecipe(pictures=24, batch_pictures=2), state)
 
 
 def test_a_full_answer_is_whole_blocks_in_order_left_before_right(data):
@@ -110,7 +106,8 @@ def test_every_slot_stands_in_front_of_its_target(data):
 
 
 def test_markers_have_no_slot_weight_of_a_level(data):
-    codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), POSITIONS, QUANTIZERS)
+    codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), torch.ones(2, GROUPS, QUANTIZERS),
+                      POSITIONS, QUANTIZERS)
     weights = level_weights(codes, 2 * WRIST)
     assert weights[-1] == 1.0
     assert weights[0] == 1.0
@@ -141,23 +138,33 @@ def other_codes(data: VlaData, spread: float = 0.25) -> OtherCodes:
     return OtherCodes(latents.numpy().astype(np.float16), books, POSITIONS, QUANTIZERS, spread)
 
 
-def test_without_spread_the_codes_drawn_are_the_nearest(data):
-    codes = other_codes(data, spread=0.0)
+def test_with_hardly_any_spread_the_codes_drawn_are_the_nearest(data):
+    codes = other_codes(data, spread=1e-9)
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
+    drawn, odds = codes.encode(x, 1, torch.Generator().manual_seed(0))
     rest, expected = x.clone(), []
     for _ in range(QUANTIZERS):
         index = torch.cdist(rest, codes.codebooks[1]).argmin(1)
         expected.append(index)
         rest = rest - codes.codebooks[1][index]
-    assert torch.equal(codes.encode(x, 1, torch.Generator()), torch.stack(expected, 1))
+    assert torch.equal(drawn, torch.stack(expected, 1))
+    assert torch.equal(odds.argmax(-1), drawn)
+
+
+def test_codes_are_drawn_with_the_odds_that_are_told():
+    books = torch.randn(1, 6, 2, generator=torch.Generator().manual_seed(5))
+    codes = OtherCodes(np.zeros(0, np.float16), books, 1, 2, 0.5)
+    drawn, odds = codes.encode(torch.zeros(20_000, 2), 0, torch.Generator().manual_seed(6))
+    counted = torch.bincount(drawn[:, 0], minlength=6) / len(drawn)
+    torch.testing.assert_close(counted, odds[0, 0], atol=0.015, rtol=0)  # four standard errors of 20,000 draws
 
 
 def test_other_codes_differ_but_spell_the_same_latent_nearly_as_well():
     books = torch.randn(1, 512, 3, generator=torch.Generator().manual_seed(2)) * torch.rand(512, 1)
     x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(3))
-    drawn, exact = (OtherCodes(np.zeros(0, np.float16), books, 1, QUANTIZERS, spread) for spread in (0.25, 0.0))
+    drawn, exact = (OtherCodes(np.zeros(0, np.float16), books, 1, QUANTIZERS, spread) for spread in (0.15, 1e-9))
     generator = torch.Generator().manual_seed(4)
-    a, b = drawn.encode(x, 0, generator), exact.encode(x, 0, generator)
+    (a, _), (b, _) = drawn.encode(x, 0, generator), exact.encode(x, 0, generator)
     assert (a[:, 0] != b[:, 0]).float().mean() > 0.1
     error = [(books[0][ids].sum(1) - x).norm(dim=1).mean() for ids in (a, b)]
     first_level = (books[0][b[:, 0]] - x).norm(dim=1).mean()
@@ -169,10 +176,11 @@ def test_drawn_codes_replace_the_wrist_where_there_is_motion_and_nothing_else(da
     absent = np.array(data.ids)
     absent[3, 0] = -1
     new = absent[:6].copy()
-    data.other_codes.draw(np.arange(6), new, torch.Generator().manual_seed(0), GROUPS)
+    odds = data.other_codes.draw(np.arange(6), new, torch.Generator().manual_seed(0), GROUPS)
     assert (new[3, 0] == -1).all()
     assert (new[..., WRIST:] == absent[:6, ..., WRIST:]).all()
     assert (new[0, 1, :, :WRIST] != absent[0, 1, :, :WRIST]).any()
+    assert odds.shape == (6 * 2 * 3 - 3, WRIST, ROWS)
     assert ((new[0, 1, :, :WRIST] >= 0) & (new[0, 1, :, :WRIST] < ROWS)).all()
 
 
@@ -183,6 +191,14 @@ def apart(data: VlaData) -> Scenes:
         batch.objects_pos[:, i] = torch.tensor([*xy, 0.5])
     batch.plate_pos[:] = torch.tensor([0.1, -0.1, 0.5])
     return batch
+
+
+@pytest.mark.parametrize("mode", ["group", "wrist"])
+def test_the_odds_of_a_batch_belong_to_its_ids(mode, data):
+    data.other_codes = other_codes(data, spread=1e-9)  # so that the odds point at the drawn row
+    batch = data.batch([0, 3], mode, 1, generator=torch.Generator().manual_seed(0))
+    said = batch.slot_target - data.vocabulary.motion_id_0
+    assert torch.equal(batch.odds.argmax(-1), said)
 
 
 def test_tokens_written_from_the_truth_say_it(data):

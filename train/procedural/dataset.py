@@ -7,7 +7,6 @@ Layout of a data set folder (M = 3 N tasks, a scene's three in a row):
   objects_size_m    float32[N, 3, 2]            radius (half side of a box) and height
   plate_colour      int8[N]                     index into COLOURS, -1 where there is no plate
   plate_pos_cam_m   float32[N, 3]               its centre, camera frame; NaN where there is none
-  cam_from_world    float32[N, 3, 4]            the table is z = 0 of the world
   hands_start       float32[N, 2, 10]           left, right: palm in the camera frame (m), rot6D of cam_from_wrist, curl
   visible           int8[N]                     index into VISIBLE
   scene_index       int32[M]                    row of the picture
@@ -107,7 +106,7 @@ def scene_columns(scene: Scene) -> dict[str, Any]:
         "objects_size_m": [(t.radius_m, t.height_m) for t in scene.objects],
         "plate_colour": scene.plate.colour if scene.plate else -1,
         "plate_pos_cam_m": scene.to_camera(scene.plate.centre_m) if scene.plate else np.full(3, np.nan),
-        "cam_from_world": scene.cam_from_world[:3], "hands_start": hands, "visible": VISIBLE.index(scene.visible),
+        "hands_start": hands, "visible": VISIBLE.index(scene.visible),
     }
 
 
@@ -118,7 +117,7 @@ def _columns(n: int, size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         "objects_kind": ((n, 3), np.int8), "objects_colour": ((n, 3), np.int8),
         "objects_pos_cam_m": ((n, 3, 3), np.float32), "objects_size_m": ((n, 3, 2), np.float32),
         "plate_colour": ((n,), np.int8), "plate_pos_cam_m": ((n, 3), np.float32),
-        "cam_from_world": ((n, 3, 4), np.float32), "hands_start": ((n, 2, 10), np.float32),
+        "hands_start": ((n, 2, 10), np.float32),
         "visible": ((n,), np.int8), "scene_index": ((m,), np.int32),
         "hands": ((m,), np.int8), "verb": ((m,), np.int8), "target": ((m,), np.int8),
         "target_pos_cam_m": ((m, 3), np.float32), "present": ((m, 2, SECONDS), np.bool_),
