@@ -152,7 +152,8 @@ Outcome InspireDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& te
   if (!due) return Outcome::nothing;
   const bool can_wait = cycle < due->next_cycle + kMostPeriodsLate * due->every_cycles;
   if (!tight_ && can_wait && !spare_.enough(monotonic_now(), until)) return Outcome::nothing;
-  due->next_cycle = cycle + due->every_cycles;
+  // On from when it was due, so that waiting does not make it rarer; what was missed altogether is not made up for.
+  while (due->next_cycle <= cycle) due->next_cycle += due->every_cycles;
   std::uint8_t bytes[kMostInspireBytes];
   const bool one_byte_each = due->news == News::health || due->news == News::temperature;
   const Outcome outcome = one_byte_each ? wire_->read_bytes(due->address, due->bytes, bytes)
