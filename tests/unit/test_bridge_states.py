@@ -129,6 +129,26 @@ def test_a_trajectory_that_ends_in_motion_comes_to_rest_on_its_last_point_and_ne
     assert np.max((sent - q[-1, 0]) * np.sign(step)) < 1e-6
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.floats(0.002, 0.4), st.floats(0.0, 1.0)), min_size=1, max_size=10),
+    first=st.floats(0.0, 0.5),
+    end=st.tuples(st.floats(0.0, 1.5), st.floats(0.0, 0.6)),
+)
+def test_a_command_never_passes_the_end_of_a_trajectory_that_leads_there_however_fast_it_is(steps, first, end):
+    start, end = np.array([0.6, 0.3]), np.array(end)
+    world = World(pose=start, freeze_after_s=20.0).armed()
+    t = np.cumsum([step for step, _ in steps])
+    way = np.cumsum([0.0, *[share for _, share in steps[1:]]])
+    way = first + (1 - first) * (way / way[-1] if way[-1] > 0 else np.ones(len(steps)))
+    assert world.follow(t, start + way[:, None] * (end - start)) == "accepted"
+    sent = np.array(world.run(float(t[-1]) + 3.0))
+    end = start + way[-1] * (end - start)
+    assert sent[-1] == pytest.approx(end, abs=1e-6)
+    assert (sent >= np.minimum(start, end) - ROUNDING).all()
+    assert (sent <= np.maximum(start, end) + ROUNDING).all()
+
+
 def test_a_joint_far_outside_its_range_is_not_armed():
     world = World(pose=(0.2, 0.9)).until_idle()
     assert world.controller.arm(world.t_s) == "outside_range"

@@ -298,7 +298,11 @@ Command Controller::tick(Nanos now) {
       trajectory_->reference(ahead_s - seconds(period_), previous);
       trajectory_->reference(ahead_s, reference_);
     }
-    limiter_.step(previous, reference_);
+    Joints least = reference_;
+    Joints most = reference_;
+    if (following_)
+      trajectory_->still_to_come(seconds(now - trajectory_zero_) + limiter_.lead_s(), reference_, least, most);
+    limiter_.step(previous, reference_, least, most);
     commanded_ = limiter_.q_rad();
   } else if (braking_) {
     limiter_.brake();

@@ -69,6 +69,17 @@ double Limiter::stoppable_speed(double distance_rad, double accel_rad_s2, double
 }
 
 void Limiter::step(const Joints& previous_target, const Joints& next_target) {
+  Joints least{};
+  Joints most{};
+  for (int j = 0; j < joints_; ++j) {
+    least[j] = limits_[j].lower_rad;
+    most[j] = limits_[j].upper_rad;
+  }
+  step(previous_target, next_target, least, most);
+}
+
+void Limiter::step(const Joints& previous_target, const Joints& next_target, const Joints& least,
+                   const Joints& most) {
   Joints previous{};
   Joints next{};
   for (int j = 0; j < joints_; ++j) {
@@ -104,11 +115,14 @@ void Limiter::step(const Joints& previous_target, const Joints& next_target) {
   for (int j = 0; j < joints_; ++j) {
     const JointLimits& limit = limits_[j];
     const double most_change = limit.max_accel_rad_s2 * dt_s_;
-    // The fastest each way that can still stop inside the range.
-    high[j] = std::min(limit.max_speed_rad_s,
-                       stoppable_speed(limit.upper_rad - q_[j], limit.max_accel_rad_s2, dt_s_));
-    low[j] = -std::min(limit.max_speed_rad_s,
-                       stoppable_speed(q_[j] - limit.lower_rad, limit.max_accel_rad_s2, dt_s_));
+    // The fastest each way that can still stop inside the range, and before the farthest the target will go.
+    const double up = std::min(limit.upper_rad, most[j]) - q_[j];
+    const double down = q_[j] - std::max(limit.lower_rad, least[j]);
+    high[j] = std::min(limit.max_speed_rad_s, stoppable_speed(up, limit.max_accel_rad_s2, dt_s_));
+    low[j] = -std::min(limit.max_speed_rad_s, stoppable_speed(down, limit.max_accel_rad_s2, dt_s_));
+    // Too fast for that: as hard as it may, which the range always leaves room for.
+    high[j] = std::max(high[j], v_[j] - most_change);
+    low[j] = std::min(low[j], v_[j] + most_change);
     wanted[j] = std::clamp(scale * (next[j] - previous[j]) / dt_s_ + closing * (previous[j] - q_[j]), low[j], high[j]);
     high[j] = std::min(high[j], v_[j] + most_change);
     low[j] = std::max(low[j], v_[j] - most_change);

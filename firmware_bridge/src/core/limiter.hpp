@@ -40,7 +40,10 @@ class Limiter {
   // One step towards a moving target. `previous` and `next` are the target at the last step and at this one.
   // A target within the limits is met exactly and without lag; any other is approached along a straight line in
   // joint space. A joint never delays its braking for the sake of that line. Beyond the range counts as its border.
-  void step(const Joints& previous_target, const Joints& next_target);
+  // `least` and `most` are how far the target will still go: the command does not pass them either, beyond what braking
+  // takes if it comes too fast.
+  void step(const Joints& previous_target, const Joints& next_target, const Joints& least, const Joints& most);
+  void step(const Joints& previous_target, const Joints& next_target);  // a target that may go anywhere
 
   // One step of braking as hard as each joint may, until it stands.
   void brake();

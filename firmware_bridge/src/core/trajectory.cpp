@@ -88,6 +88,11 @@ std::unique_ptr<Trajectory> Trajectory::make(const double* t_s, const double* q_
     slope(0) = end_slope(h(0), h(1), d(0), d(1));
     slope(points - 1) = end_slope(h(points - 2), h(points - 3), d(points - 2), d(points - 3));
   }
+  made->least_ = made->most_ = made->q_;
+  for (std::size_t k = (points - 1) * joints; k-- > 0;) {
+    made->least_[k] = std::min(made->least_[k], made->least_[k + joints]);
+    made->most_[k] = std::max(made->most_[k], made->most_[k + joints]);
+  }
   // Braking along the path takes (speed on the way) / brake_s from each joint's acceleration: half of what it has.
   const auto braking_for = [&](double from_s) {
     double needed = 0.0;
@@ -110,10 +115,28 @@ std::unique_ptr<Trajectory> Trajectory::make(const double* t_s, const double* q_
 
 void Trajectory::at(double t_s, Joints& q_rad, Joints& v_rad_s) const {
   const double from = t_.back() - 0.5 * brake_s_;
-  if (t_s <= from) return path(t_s, q_rad, v_rad_s);
-  const double x = brake_s_ > 0.0 ? std::min((t_s - from) / brake_s_, 1.0) : 1.0;
-  path(x < 1.0 ? from + brake_s_ * x * (1.0 - 0.5 * x) : t_.back(), q_rad, v_rad_s);
-  for (int j = 0; j < joints_; ++j) v_rad_s[j] *= 1.0 - x;
+  path(path_time(t_s), q_rad, v_rad_s);
+  if (t_s <= from) return;
+  const double slower = brake_s_ > 0.0 ? std::max(0.0, 1.0 - (t_s - from) / brake_s_) : 0.0;
+  for (int j = 0; j < joints_; ++j) v_rad_s[j] *= slower;
+}
+
+double Trajectory::path_time(double t_s) const {
+  const double from = t_.back() - 0.5 * brake_s_;
+  if (t_s <= from) return t_s;
+  if (t_s >= from + brake_s_) return t_.back();
+  const double x = (t_s - from) / brake_s_;
+  return from + brake_s_ * x * (1.0 - 0.5 * x);
+}
+
+void Trajectory::still_to_come(double t_s, const Joints& now, Joints& least, Joints& most) const {
+  const double s = path_time(t_s);
+  // The curve runs from where it is now to the next point, and on between the later ones.
+  const std::size_t next = std::min<std::size_t>(std::upper_bound(t_.begin(), t_.end(), s) - t_.begin(), t_.size() - 1);
+  for (int j = 0; j < joints_; ++j) {
+    least[j] = std::min(now[j], least_[next * joints_ + j]);
+    most[j] = std::max(now[j], most_[next * joints_ + j]);
+  }
 }
 
 void Trajectory::path(double t_s, Joints& q_rad, Joints& v_rad_s) const {

@@ -30,6 +30,9 @@ class Trajectory {
   // The reference including the way in.
   void reference(double t_s, Joints& q_rad) const;
 
+  // The least and the most that the reference will still be, from `t_s` on; `now` is what it is.
+  void still_to_come(double t_s, const Joints& now, Joints& least, Joints& most) const;
+
   double end_s() const { return t_.back(); }
   const std::vector<double>& times() const { return t_; }
   const std::vector<double>& points() const { return q_; }  // row by row
@@ -38,11 +41,14 @@ class Trajectory {
 
  private:
   Trajectory() = default;
+  double path_time(double t_s) const;  // slowed down at the end
   void path(double s, Joints& q_rad, Joints& v_rad_s) const;  // without braking
   int joints_ = 0;
   std::vector<double> t_;
   std::vector<double> q_;
   std::vector<double> slope_;  // dq/dt at each point
+  std::vector<double> least_;  // of this point and all later ones; a shape-preserving curve stays between its points
+  std::vector<double> most_;
   double brake_s_ = 0.0;
   double blend_start_s_ = 0.0;
   double blend_s_ = 0.0;
