@@ -54,7 +54,8 @@ class Part {
             throw std::invalid_argument("padding: kernel " + std::to_string(kernel) + " with padding " +
                                         std::to_string(padding) + " does not fit " + std::to_string(frames) +
                                         " frames");
-        net.add_conv(w, b, static_cast<int>(outputs), static_cast<int>(kernel), stride, padding, upsample, relu);
+        net.add_conv(w, b, static_cast<int>(outputs), static_cast<int>(kernel), stride, padding, upsample, relu,
+                     part_.conv_storage(encoder, static_cast<int>(outputs)));
     }
 
     void add_residual(bool encoder, const py::array& weight1, const py::array& bias1, const py::array& weight2,

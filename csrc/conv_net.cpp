@@ -6,12 +6,12 @@
 
 namespace beingh0 {
 
-ConvNet::ConvNet(int channels, int frames, Storage storage)
-    : simd_(&simd()), storage_(storage), channels_in_(channels), frames_in_(frames), channels_(channels),
+ConvNet::ConvNet(int channels, int frames, Storage residual_storage)
+    : simd_(&simd()), storage_(residual_storage), channels_in_(channels), frames_in_(frames), channels_(channels),
       frames_(frames), max_channels_(channels), max_frames_(frames) {}
 
 ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding,
-                                 int dilation, bool upsample, bool relu) const {
+                                 int dilation, bool upsample, bool relu, Storage storage) const {
     Conv conv;
     conv.stride = stride;
     conv.upsample = upsample;
@@ -40,14 +40,14 @@ ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs,
             for (int i = 0; i < inputs; ++i) kept[to++] = w[(static_cast<std::size_t>(o) * inputs + i) * kernel + tap];
     }
     conv.weights = PackedWeights(kept.data(), static_cast<int>(live.size()), inputs, outputs,
-                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias, storage_);
+                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias, storage);
     return conv;
 }
 
 void ConvNet::add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding,
-                       bool upsample, bool relu) {
+                       bool upsample, bool relu, Storage storage) {
     Layer layer;
-    layer.conv = make_conv(w, bias, outputs, kernel, stride, padding, 1, upsample, relu);
+    layer.conv = make_conv(w, bias, outputs, kernel, stride, padding, 1, upsample, relu, storage);
     channels_ = outputs;
     frames_ = layer.conv.frames_out;
     max_channels_ = std::max(max_channels_, channels_);
@@ -60,8 +60,8 @@ void ConvNet::add_residual(const float* w1, const float* bias1, const float* w2,
                            Activation activation, Norm norm, Affine norm1, Affine norm2) {
     Layer layer;
     layer.residual = true;
-    layer.conv = make_conv(w1, bias1, channels_, 3, 1, dilation, dilation, false, false);
-    layer.conv2 = make_conv(w2, bias2, channels_, 1, 1, 0, 1, false, false);
+    layer.conv = make_conv(w1, bias1, channels_, 3, 1, dilation, dilation, false, false, storage_);
+    layer.conv2 = make_conv(w2, bias2, channels_, 1, 1, 0, 1, false, false, storage_);
     layer.activation = activation;
     layer.norm = norm;
     if (norm != Norm::none) {
@@ -97,7 +97,7 @@ ConvNet::Scratch ConvNet::scratch() const {
     const std::size_t width = static_cast<std::size_t>(stride());
     for (FloatBuffer& buffer : s.buffers) buffer.resize(rows * width);
     s.zeros.resize(width);
-    if (storage_ != Storage::f32) s.half.resize(rows * width);
+    s.half.resize(rows * width);
     s.prepared.resize(rows);
     s.rows.resize(rows * static_cast<std::size_t>(max_taps_));
     s.tap_start.resize(static_cast<std::size_t>(max_taps_) + 1);

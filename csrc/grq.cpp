@@ -15,6 +15,7 @@ GrqPart::GrqPart(const Geometry& geometry, const float* codebooks, const float* 
     : g_(geometry),
       mean_(static_cast<std::size_t>(g_.dims)),
       std_(static_cast<std::size_t>(g_.dims)),
+      storage_(storage),
       encoder_(g_.dims, g_.frames, storage),
       decoder_(g_.code_dim, g_.positions, storage),
       simd_(&simd()) {
@@ -53,6 +54,12 @@ GrqPart::Scratch::Scratch(const GrqPart& part)
 bool GrqPart::complete() const noexcept {
     return encoder_.channels() == g_.code_dim && encoder_.frames() == g_.positions &&
            decoder_.channels() == g_.dims && decoder_.frames() == g_.frames;
+}
+
+Storage GrqPart::conv_storage(bool encoder, int outputs) const noexcept {
+    const bool first = (encoder ? encoder_ : decoder_).empty();
+    if (encoder ? first : outputs == g_.dims) return Storage::f32;
+    return first && storage_ == Storage::int8 ? Storage::bf16 : storage_;
 }
 
 void GrqPart::dequantise(const std::int32_t* ids, std::ptrdiff_t id_stride, std::int64_t blocks, float* latent,

@@ -111,14 +111,15 @@ class ConvNet {
         float* input() noexcept { return buffers[0].data(); }  // [blocks * frames_in] rows, to be filled by the caller
     };
 
-    ConvNet(int channels, int frames, Storage storage);
+    ConvNet(int channels, int frames, Storage residual_storage);
     // w [outputs][inputs][kernel]; upsample: every frame twice before the convolution; relu after it.
     void add_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, bool upsample,
-                  bool relu);
+                  bool relu, Storage storage);
     // x + conv2(act(norm2(conv1(act(norm1(x)))))); conv1 [C][C][3] with dilation, conv2 [C][C][1].
     void add_residual(const float* w1, const float* bias1, const float* w2, const float* bias2, int dilation,
                       Activation activation, Norm norm, Affine norm1, Affine norm2);
 
+    bool empty() const noexcept { return layers_.empty(); }
     int channels_in() const noexcept { return channels_in_; }
     int frames_in() const noexcept { return frames_in_; }
     int channels() const noexcept { return channels_; }
@@ -143,7 +144,7 @@ class ConvNet {
         FloatBuffer scale[2], shift[2];
     };
     Conv make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, int dilation,
-                   bool upsample, bool relu) const;
+                   bool upsample, bool relu, Storage storage) const;
     void convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate,
                   Scratch& scratch) const noexcept;
     void norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) const noexcept;
@@ -171,7 +172,7 @@ class GrqPart {
         std::vector<GemmRow> rows;
     };
 
-    // Storage is that of the networks' weights; codebooks and the nearest-code search are float32.
+    // Storage is that of the networks' weights, see conv_storage; codebooks and the nearest-code search are float32.
     GrqPart(const Geometry& geometry, const float* codebooks /* [groups][codebooks][codes][code_dim / groups] */,
             const float* mean, const float* std /* [dims] */, Storage storage = Storage::f32);
     const Geometry& geometry() const noexcept { return g_; }
@@ -180,6 +181,9 @@ class GrqPart {
     const ConvNet& encoder() const noexcept { return encoder_; }
     const ConvNet& decoder() const noexcept { return decoder_; }
     bool complete() const noexcept;
+    // What the next convolution of a network is best kept as. The one that reads or writes features is float32 and the
+    // one that reads the latent at least bf16: they are few, and most of the error comes from them (docs/kernels.md).
+    Storage conv_storage(bool encoder, int outputs) const noexcept;
     int ids_per_block() const noexcept { return g_.groups * g_.positions * g_.quantizers; }
     int num_ids() const noexcept { return g_.codes * g_.codebooks; }
 
@@ -202,6 +206,7 @@ class GrqPart {
     Geometry g_;
     FloatBuffer codebooks_, mean_, std_;
     std::vector<PackedWeights> search_;  // [groups * codebooks]: |row|^2 / 2 - x . row
+    Storage storage_;
     ConvNet encoder_, decoder_;
     const Simd* simd_;
 };

@@ -67,6 +67,8 @@ struct Bf16 {  // a bf16 is the upper half of a float
 };
 #endif
 
+constexpr int kAhead = 4096;  // bytes
+
 // R rows x P panels of one tap, held in registers.
 template <typename Kind, int R, int P>
 void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
@@ -80,6 +82,7 @@ void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
     typename Kind::Sum sum[R][V] = {};
     const int steps = g.depth / Kind::kStep;
     for (int c = 0; c < steps; ++c, w += 2 * kVector) {
+        if (P == 1) __builtin_prefetch(w + kAhead);  // a panel is read once, at the speed of memory
         decltype(Kind::weight(w)) weight[V];
         for (int v = 0; v < V; ++v) weight[v] = Kind::weight(w + (v / 2) * panel_size + (v % 2) * kVector);
         for (int r = 0; r < R; ++r) {

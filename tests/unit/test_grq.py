@@ -220,13 +220,16 @@ def rounded(weight: np.ndarray, storage: str) -> np.ndarray:
 
 def part_of(storage: str, keep: str | None = None) -> _kernels.GrqPart:
     """The decoder of `make_part` with a wide layer; `keep` first rounds the weights to what that storage can hold."""
-    part = empty_part(weights=storage)
+    # Sums of quarters are bf16 numbers, so the layer that reads the latent, never less than bf16, is exact too.
+    books = np.rint(weights(np.random.default_rng(0), GROUPS, QUANTIZERS, CODES, CODE_DIM // GROUPS) * 20) / 4
+    part = empty_part(weights=storage, codebooks=books.astype(np.float32))
     rng = np.random.default_rng(11)
 
     def add(encoder: bool, outputs: int, inputs: int, kernel: int = 3, **options: Any) -> None:
         weight = weights(rng, outputs, inputs, kernel)
-        part.add_conv(encoder=encoder, weight=rounded(weight, keep) if keep else weight, bias=weights(rng, outputs),
-                      **options)
+        if keep:
+            weight = rounded(weight, "bfloat16" if inputs == CODE_DIM else keep)
+        part.add_conv(encoder=encoder, weight=weight, bias=weights(rng, outputs), **options)
 
     add(True, WIDTH, DIMS, relu=True)
     add(True, WIDTH, WIDTH, 4, stride=2)
