@@ -232,8 +232,8 @@ class VlaData:
                 odds = torch.empty(0)
             else:  # the first block of each answer
                 at = np.cumsum(present.reshape(-1)).reshape(present.shape) - 1
-                first = [at[i, self.sides(sample)[0], 0] for i, sample in enumerate(samples)]
-                odds = odds[first].unflatten(0, (len(s), k))
+                blocks = [int(at[i, self.sides(int(sample))[0], 0]) for i, sample in enumerate(samples)]
+                odds = odds[blocks].unflatten(0, (len(s), k))
         rows, mots, slots, targets, indices = [], [], [], [], []
         for b, scene in enumerate(scenes):
             for j in range(k):
