@@ -1,0 +1,200 @@
+"""What the kernels are compared with. Peers that are not installed give None and are left out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from beingh0_edge.hand_model import PARENTS
+from beingh0_edge.train import procedural
+from beingh0_edge.train.grq import MotionVQ
+
+Arrays = dict[str, np.ndarray]
+
+
+def smplx_mano(path: Path) -> Callable[[Tensor], np.ndarray] | None:
+    """smplx.MANO of the same hand, axis-angle in, vertices out."""
+    if importlib.util.find_spec("smplx") is None:
+        print("smplx is not installed: its rows are left out")
+        return None
+    import smplx
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        file = Path(folder) / "MANO_RIGHT.npz"
+        with np.load(path) as arrays:
+            content = {name: arrays[name].astype(np.float32) if arrays[name].dtype == np.float16 else arrays[name]
+                       for name in arrays.files}
+        np.savez(file, **content, hands_coeffs=np.eye(45, dtype=np.float32))
+        model = smplx.MANO(str(file), is_rhand=True, use_pca=False, flat_hand_mean=True, ext="npz")
+
+    def forward(pose: Tensor) -> Any:
+        # Its defaults of batch size 1 are not expanded: the rest is given at the batch's size.
+        n = len(pose)
+        return model(betas=torch.zeros(n, 10), global_orient=pose[:, :3], hand_pose=pose[:, 3:],
+                     transl=torch.zeros(n, 3)).vertices
+
+    return forward
+
+
+def mano_torch(arrays: Arrays) -> Callable[[Tensor], Tensor]:
+    """Plain torch, betas zero and baked in; what torch.compile is given."""
+    t = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in arrays.items()}
+    joints = t["J_regressor"] @ t["v_template"]
+    bones = joints - joints[[max(p, 0) for p in PARENTS]] * torch.tensor([0.0] + [1.0] * 15)[:, None]
+    dirs = t["posedirs"].reshape(-1, 135).T.contiguous()
+    eye = torch.eye(3)
+
+    def forward(pose: Tensor) -> Tensor:
+        n = len(pose)
+        v = pose.reshape(-1, 3)
+        angle = v.norm(dim=1, keepdim=True) + 1e-12
+        x, y, z = (v / angle).unbind(1)
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+        sine, cosine = angle.sin()[..., None], angle.cos()[..., None]
+        rotations = (eye + sine * cross + (1 - cosine) * cross @ cross).reshape(n, 16, 3, 3)
+        rest = t["v_template"] + ((rotations[:, 1:] - eye).reshape(n, 135) @ dirs).reshape(n, 778, 3)
+        turns, places = [rotations[:, 0]], [bones[0].expand(n, 3)]
+        for j, parent in enumerate(PARENTS[1:], 1):
+            turns.append(turns[parent] @ rotations[:, j])
+            places.append(places[parent] + turns[parent] @ bones[j])
+        turn, place = torch.stack(turns, 1), torch.stack(places, 1)
+        place = place - (turn @ joints[..., None])[..., 0]
+        blended = (t["weights"] @ torch.cat([turn.reshape(n, 16, 9), place], 2)).reshape(n, 778, 12)
+        return (blended[..., :9].reshape(n, 778, 3, 3) @ rest[..., None])[..., 0] + blended[..., 9:]
+
+    return forward
+
+
+def mano_numpy(arrays: Arrays) -> Callable[[np.ndarray], np.ndarray]:
+    """The same in numpy."""
+    a = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    joints = a["J_regressor"] @ a["v_template"]
+    bones = joints - joints[[max(p, 0) for p in PARENTS]] * np.array([0] + [1] * 15, np.float32)[:, None]
+    dirs = np.ascontiguousarray(a["posedirs"].reshape(-1, 135).T)
+    eye = np.eye(3, dtype=np.float32)
+
+    def forward(pose: np.ndarray) -> np.ndarray:
+        n = len(pose)
+        v = pose.reshape(-1, 3)
+        angle = np.linalg.norm(v, axis=1, keepdims=True) + 1e-12
+        x, y, z = (v / angle).T
+        zero = np.zeros_like(x)
+        cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+        sine, cosine = np.sin(angle)[..., None], np.cos(angle)[..., None]
+        rotations = (eye + sine * cross + (1 - cosine) * cross @ cross).reshape(n, 16, 3, 3)
+        rest = a["v_template"] + ((rotations[:, 1:] - eye).reshape(n, 135) @ dirs).reshape(n, 778, 3)
+        turn, place = np.empty((n, 16, 3, 3), np.float32), np.empty((n, 16, 3), np.float32)
+        turn[:, 0], place[:, 0] = rotations[:, 0], bones[0]
+        for j, parent in enumerate(PARENTS[1:], 1):
+            turn[:, j] = turn[:, parent] @ rotations[:, j]
+            place[:, j] = place[:, parent] + turn[:, parent] @ bones[j]
+        place -= (turn @ joints[..., None])[..., 0]
+        blended = (a["weights"] @ np.concatenate([turn.reshape(n, 16, 9), place], 2)).reshape(n, 778, 12)
+        return (blended[..., :9].reshape(n, 778, 3, 3) @ rest[..., None])[..., 0] + blended[..., 9:]
+
+    return forward
+
+
+def tokenizer_onnx(models: list[MotionVQ]) -> Callable[[list[Tensor]], np.ndarray]:
+    """Both decoders as ONNX graphs in ONNX Runtime, one thread: int64[N, 64] of each part in, features out."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    sessions = [onnxruntime.InferenceSession(_graph(model).SerializeToString(), options,
+                                             providers=["CPUExecutionProvider"]) for model in models]
+    return lambda parts: np.concatenate(
+        [session.run(None, {"ids": ids.numpy()})[0] for session, ids in zip(sessions, parts, strict=True)], -1)
+
+
+def _graph(model: MotionVQ) -> onnx.ModelProto:
+    a = model.args
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[onnx.TensorProto] = []
+
+    def constant(value: Any) -> str:
+        tensors.append(numpy_helper.from_array(np.asarray(value), f"w{len(tensors)}"))
+        return tensors[-1].name
+
+    def node(kind: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, list(inputs), [f"n{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    def conv(x: str, layer: torch.nn.Conv1d) -> str:
+        return node("Conv", x, constant(layer.weight.numpy()), constant(layer.bias.numpy()),  # type: ignore[union-attr]
+                    kernel_shape=list(layer.kernel_size), dilations=list(layer.dilation),
+                    pads=[int(layer.padding[0])] * 2)
+
+    ids = node("Reshape", "ids", constant(np.array([-1, a.num_quant_groups, a.positions, a.num_quantizers])))
+    groups = []
+    for g, book in enumerate(model.codebooks()):
+        rows = node("Gather", constant(book.numpy()), node("Gather", ids, constant(np.array(g)), axis=1), axis=0)
+        groups.append(node("ReduceSum", rows, constant(np.array([2])), keepdims=0))
+    x = node("Transpose", node("Concat", *groups, axis=-1), perm=[0, 2, 1])
+
+    def walk(module: torch.nn.Module, x: str) -> str:
+        kind = type(module).__name__
+        if isinstance(module, torch.nn.Conv1d):
+            return conv(x, module)
+        if kind == "ReLU":
+            return node("Relu", x)
+        if kind == "Upsample":
+            return node("Resize", x, "", constant(np.array([1, 1, 2], np.float32)), mode="nearest",
+                        coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        if kind == "_ResBlock":
+            return node("Add", x, conv(node("Relu", conv(node("Relu", x), module.conv1)), module.conv2))  # type: ignore[arg-type]
+        for child in (module.model if kind == "_ResNet" else module).children():  # type: ignore[union-attr]
+            x = walk(child, x)
+        return x
+
+    x = node("Transpose", walk(model.decoder, x), perm=[0, 2, 1])
+    x = node("Slice", x, constant(np.array([0])), constant(np.array([a.window_size])), constant(np.array([1])))
+    node("Add", node("Mul", x, constant(model.std.numpy())), constant(model.mean.numpy()))
+    nodes[-1].output[0] = "features"
+    graph = helper.make_graph(
+        nodes, "decoder", [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", a.ids_per_block])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", a.window_size, len(model.mean)])], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def tokenizer_vq(model: MotionVQ) -> Callable[[Tensor], Tensor] | None:
+    """vector-quantize-pytorch's own dequantiser with the same codebooks."""
+    if importlib.util.find_spec("vector_quantize_pytorch") is None:
+        print("vector-quantize-pytorch is not installed: its row is left out")
+        return None
+    from vector_quantize_pytorch import GroupedResidualVQ
+
+    a = model.args
+    vq = GroupedResidualVQ(dim=a.code_dim, groups=a.num_quant_groups, num_quantizers=a.num_quantizers,
+                           codebook_size=a.nb_code).eval()
+    for group, book in zip(vq.rvqs, model.codebooks(), strict=True):
+        for layer in group.layers:
+            layer._codebook.embed.copy_(book[None])
+
+    def dequantise(ids: Tensor) -> Tensor:
+        shaped = ids.view(-1, a.num_quant_groups, a.positions, a.num_quantizers).transpose(0, 1)
+        return vq.get_output_from_indices(shaped)  # type: ignore[no-any-return]
+
+    return dequantise
+
+
+def nano_motions(scenes: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of right hands in scenes nano was not trained on, as the wrist's and the fingers' features."""
+    wrists, fingers = [], []
+    for index in range(scenes):
+        scene = procedural.make_scene(procedural.Split.HELD_OUT, 0, index, visible="right")
+        wrist, finger, present = procedural.features(scene, procedural.make_tasks(scene)[index % 3])
+        wrists.append(wrist[1][present[1]])
+        fingers.append(finger[1][present[1]])
+    return np.concatenate(wrists), np.concatenate(fingers)
