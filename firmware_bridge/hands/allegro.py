@@ -96,7 +96,8 @@ HANDS = (
             ((0.263, 1.396), (-0.105, 1.163), (-0.189, 1.644), (-0.162, 1.719)),
         ),
         {1: "over-temperature", 2: "internal communication"}, _V4_OPTIONS,
-        "allegro_hand_ros_v4 and allegro_hand_linux_v4 (torques, caps, periods); ranges of its public URDF",
+        "allegro_hand_ros_v4 and allegro_hand_linux_v4 (torques, caps, periods); ranges as recalled of its "
+        "public URDF, not checked against it: compare with your hand's before you drive it",
     ),
     _hand(
         5,
