@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -26,12 +25,13 @@ from beingh0_edge.bundle import (
     sha256_of,
 )
 from beingh0_edge.errors import BackendError, BundleError
-from beingh0_edge.preprocess import OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA, Camera
+from beingh0_edge.files import replace_folder
 from beingh0_edge.tokens import Vocabulary
 from beingh0_edge.types import FloatArray
 
 from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
+from .edge_file import cameras, read_edge
 from .hand_files import write_hands
 from .importance import IMATRIX, Importance, check_importance, save_importance
 from .motion_folder import write_motion
@@ -95,9 +95,7 @@ def build_bundle(
         manifest = _write(source, work, choices, progress, origin, calibration)
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(work)  # the contract, read back
-        if out.exists():
-            shutil.rmtree(out)
-        work.rename(out)
+        replace_folder(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     size = sum(entry.size for entry in manifest.files)
@@ -146,7 +144,7 @@ class Choices:
 def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None,
            calibration: Calibration | None) -> Manifest:
     checkpoint = Checkpoint(source)
-    config, edge = checkpoint.config, _read_edge(source / "edge.json")
+    config, edge = checkpoint.config, read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
     folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
@@ -160,7 +158,7 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
                           overrides=choices.overrides, importance=weights, progress=progress)
     embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")
-    preprocess = _preprocess(edge)
+    preprocess = cameras(edge)
     frames = calibration(preprocess, config.image_size) if choices.vision == "int8" and calibration else ()
     tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress, frames)
     if choices.mmproj:
@@ -227,37 +225,6 @@ def require(*packages: str) -> None:
 
     if missing := [name for name in packages if find_spec(name) is None]:
         raise BackendError(f"converting needs {' and '.join(missing)}: pip install 'beingh0-edge[convert]'")
-
-
-def _read_edge(path: Path) -> dict[str, Any]:
-    """edge.json, which our own training writes: camera, max_seconds, betas, provenance. {} if there is
-    none.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("expected an object")
-        return data
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}", str(path)) from error
-
-
-def _preprocess(edge: dict[str, Any]) -> PreprocessSpec:
-    camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
-    raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
-    if "default_raw_camera" in edge:
-        raw_camera = _camera(edge["default_raw_camera"])
-    return PreprocessSpec(camera, raw_camera)
-
-
-def _camera(data: dict[str, Any]) -> Camera:
-    try:
-        return Camera(float(data["fx"]), float(data["fy"]), float(data["cx"]), float(data["cy"]),
-                      int(data["width"]), int(data["height"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"edge.json: not a camera: {data!r} ({error!r})") from error
 
 
 def _write_robot(checkpoint: Checkpoint, work: Path, robot: RobotSpec) -> None:

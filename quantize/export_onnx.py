@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from beingh0_edge.bundle import RobotSpec, TokenSpec
 from beingh0_edge.errors import BundleError
-from beingh0_edge.files import write_json
+from beingh0_edge.files import replace_folder, write_json
 from beingh0_edge.motion_tokenizer import MotionTokenizer
 from beingh0_edge.types import FloatArray, IntArray
 
@@ -106,9 +106,7 @@ def export_onnx(
                  "head_rows": "ids mot to mot_end, then eos" if vocabulary.trimmed else "every id",
                  "graphs": {name: _listed(signature, errors.get(name)) for name, signature in signatures.items()}}
         write_json(work / LISTING, facts)
-        if out.exists():
-            out.rename(Path(stage) / "old")  # goes with the stage
-        work.rename(out)
+        replace_folder(work, out)
     return facts
 
 

@@ -49,6 +49,23 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
+def replace_folder(new: Path, out: Path) -> None:
+    """Renames the finished folder `new` to `out`. What lay there is removed once `new` is in its place, not before."""
+    if not out.exists():
+        new.rename(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".beingh0-", suffix=".old", dir=out.parent))
+    try:
+        out.rename(aside / out.name)
+        new.rename(out)
+    except BaseException:
+        if not out.exists():
+            (aside / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(aside)
+
+
 def check_file_target(path: Path) -> None:
     """Raises ValueError now rather than after an hour of work if `path` cannot be written."""
     folder = path.parent
