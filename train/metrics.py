@@ -1,4 +1,4 @@
-"""Errors of predicted hand motion, as the Being-H0 papers define them, and intervals for rates."""
+"""Errors of predicted hand motion, as the Being-H0 papers define them, and intervals for rates and means."""
 
 from __future__ import annotations
 
@@ -52,3 +52,16 @@ def wilson_interval(hits: int, trials: int, z: float = 1.96) -> tuple[float, flo
     centre = (rate + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials))
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
+
+
+def resampled_means(values: Array, resamples: int = 5000, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Means over scenes drawn with replacement: float[scenes, K] -> float64[resamples, K] (the bootstrap).
+
+    All columns see the same scenes, so figures of two models on one scene stay a pair. Percentiles 2.5 and 97.5 of
+    whatever is computed from the rows are its 95 % interval. Raises ValueError for no scenes or values not finite.
+    """
+    columns = np.asarray(values, np.float64)
+    if columns.ndim != 2 or not columns.size or not np.isfinite(columns).all():
+        raise ValueError(f"expected finite values [scenes, K], got {list(columns.shape)}")
+    random, scenes = np.random.default_rng(seed), len(columns)
+    return np.stack([columns[random.integers(0, scenes, scenes)].mean(0) for _ in range(resamples)])
