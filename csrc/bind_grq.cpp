@@ -91,6 +91,8 @@ class Part {
                                         std::to_string(part_.geometry().code_dim) + "] and [" +
                                         std::to_string(part_.geometry().frames) + ", " +
                                         std::to_string(part_.geometry().dims) + "]");
+        part_.encoder().gather();
+        part_.decoder().gather();
         scratch_.take(part_);  // so that the first call allocates nothing
         finished_ = true;
     }

@@ -78,6 +78,22 @@ void ConvNet::add_residual(const float* w1, const float* bias1, const float* w2,
     layers_.push_back(std::move(layer));
 }
 
+void ConvNet::gather() {
+    constexpr std::size_t kAlign = 64;
+    const auto each = [&](const auto& act) {
+        for (Layer& layer : layers_)
+            for (PackedWeights* weights : {&layer.conv.weights, &layer.conv2.weights}) act(*weights);
+    };
+    std::size_t size = 0;
+    each([&](PackedWeights& weights) { size += (weights.packed_size() + kAlign - 1) / kAlign * kAlign; });
+    gathered_.resize(size);
+    unsigned char* to = gathered_.data();
+    each([&](PackedWeights& weights) {
+        weights.move_to(to);
+        to += (weights.packed_size() + kAlign - 1) / kAlign * kAlign;
+    });
+}
+
 std::ptrdiff_t ConvNet::stride() const noexcept {
     // Whole panels are written; the extra 16 keep rows of 2^n channels from falling into the same cache sets, and leave
     // room for the number that makes a row of 16-bit numbers even.

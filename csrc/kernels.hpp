@@ -16,16 +16,19 @@
 
 namespace beingh0 {
 
-// Zeroed memory, aligned for the widest vectors.
+// Zeroed memory, aligned for the widest vectors; in whole huge pages if there is more than one of them (reading it all
+// then takes half the time) and the system gives them. Both throw std::bad_alloc.
+void* allocate(std::size_t bytes);
+void release(void* memory) noexcept;
+
 template <typename T>
 class Buffer {
  public:
     Buffer() = default;
     explicit Buffer(std::size_t size) { resize(size); }
     void resize(std::size_t size) {
-        data_.reset(size ? static_cast<T*>(::operator new(size * sizeof(T), kAlign)) : nullptr);
+        data_.reset(size ? static_cast<T*>(allocate(size * sizeof(T))) : nullptr);
         size_ = size;
-        if (size) std::memset(data_.get(), 0, size * sizeof(T));
     }
     T* data() noexcept { return data_.get(); }
     const T* data() const noexcept { return data_.get(); }
@@ -34,9 +37,8 @@ class Buffer {
     const T& operator[](std::size_t i) const noexcept { return data_.get()[i]; }
 
  private:
-    static constexpr std::align_val_t kAlign{64};
     struct Free {
-        void operator()(T* p) const noexcept { ::operator delete(p, kAlign); }
+        void operator()(T* p) const noexcept { release(p); }
     };
     std::unique_ptr<T, Free> data_;
     std::size_t size_ = 0;
@@ -48,15 +50,22 @@ class PackedWeights {
  public:
     PackedWeights() = default;
     // Element (tap, input i, output o) is w[tap * tap_stride + i * in_stride + o * out_stride]; bias may be null.
-    // int8: one scale per tap and output. Throws std::bad_alloc.
+    // int8: one scale per tap and output. `panel`: columns that lie together; 0 for what `multiply` wants.
+    // Throws std::bad_alloc.
     PackedWeights(const float* w, int taps, int inputs, int outputs, std::ptrdiff_t tap_stride,
                   std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias,
-                  Storage storage = Storage::f32);
+                  Storage storage = Storage::f32, int panel = 0);
     int taps = 0, inputs = 0, outputs = 0, panels = 0;
     Storage storage = Storage::f32;
     FloatBuffer bias;
     int columns() const noexcept { return static_cast<int>(bias.size()); }  // outputs rounded up to whole panels
-    std::size_t bytes() const noexcept { return packed_.size() + sizeof(float) * scale_.size(); }
+    int depth() const noexcept { return depth_; }  // inputs, rounded up to even for 16-bit rows
+    const void* data() const noexcept { return data_; }
+    const float* scale() const noexcept { return scale_.data(); }
+    std::size_t bytes() const noexcept { return size_ + sizeof(float) * scale_.size(); }
+    // To `to`, which holds packed_size() bytes, is 64-byte aligned and outlives this; what they were in is freed.
+    std::size_t packed_size() const noexcept { return size_; }
+    void move_to(unsigned char* to) noexcept;
 
     // What the kernel wants a row of x to be: itself (nothing is written), or 16-bit numbers in `half`, which holds
     // inputs + 1 of them. Only x and scale of the row returned are set.
@@ -68,8 +77,10 @@ class PackedWeights {
 
  private:
     const Simd* simd_ = nullptr;
-    int depth_ = 0;  // inputs, rounded up to even for 16-bit rows
+    int depth_ = 0;
+    std::size_t size_ = 0;
     Buffer<unsigned char> packed_;
+    const unsigned char* data_ = nullptr;  // packed_'s, or where they were moved to
     FloatBuffer scale_;
 };
 
@@ -119,6 +130,9 @@ class ConvNet {
     void add_residual(const float* w1, const float* bias1, const float* w2, const float* bias2, int dilation,
                       Activation activation, Norm norm, Affine norm1, Affine norm2);
 
+    // All weights into one block of memory in order of use. After the last layer; throws std::bad_alloc.
+    void gather();
+
     bool empty() const noexcept { return layers_.empty(); }
     int channels_in() const noexcept { return channels_in_; }
     int frames_in() const noexcept { return frames_in_; }
@@ -153,6 +167,7 @@ class ConvNet {
     Storage storage_;
     int channels_in_, frames_in_, channels_, frames_, max_channels_, max_frames_, max_taps_ = 1;
     std::vector<Layer> layers_;
+    Buffer<unsigned char> gathered_;
 };
 
 // One part (wrist, finger or whole hand) of a motion tokenizer: grouped residual quantisation around two ConvNets.
@@ -261,8 +276,8 @@ class HandModel {
         bool shaped = false;
         float betas[kBetas];
         float joints[kJoints][3];
-        FloatBuffer template_bias, tip_bias[kTipSets];  // [3][vertex stride], [15 rounded up]
-        FloatBuffer features, beta_rows, rest, tip_rest, transforms;
+        FloatBuffer shaped_template, tip_bias[kTipSets];  // as rest of a Mesh, [15 rounded up]
+        FloatBuffer features, beta_rows, tip_rest, transforms;
         Buffer<std::uint16_t> half;
     };
 
@@ -283,7 +298,7 @@ class HandModel {
     float joint_template_[kJoints][3];
     float joint_dirs_[kBetas][kJoints][3];
     FloatBuffer components_, mean_pose_;
-    PackedWeights pose_, shape_;                            // [.] -> [3][vertex stride]
+    PackedWeights pose_, shape_;                              // as a Mesh has them; the template is shape_.bias
     PackedWeights tip_pose_[kTipSets], tip_shape_[kTipSets];  // [.] -> [5][3]
     FloatBuffer tip_dirs_[kTipSets];                        // [135][15]
     struct TipWeights {

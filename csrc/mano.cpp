@@ -12,9 +12,7 @@ using namespace mano;
 
 namespace {
 
-constexpr int kBlock = 8;          // hands per sweep
-constexpr int kVertexBlock = 16;   // vertices per skinning block
-constexpr int kVertexStride = (HandModel::kVertices + kVertexBlock - 1) / kVertexBlock * kVertexBlock;
+constexpr int kBlock = 16;           // hands per sweep
 constexpr int kFeatureStride = 144;  // 135 rounded up, rows stay aligned
 constexpr int kBetaStride = 16;
 constexpr int kTipColumns = 3 * HandModel::kTips;
@@ -66,19 +64,20 @@ HandModel::HandModel(const Source& s)
             for (int b = 0; b < kBetas; ++b) joint_dirs_[b][j][i] = static_cast<float>(dirs[b]);
         }
 
-    // Mesh columns are [x of all vertices | y | z], padded so that skinning reads whole blocks.
-    const int columns = 3 * kVertexStride;
+    // Mesh columns are [x | y | z] of a block's vertices, then the next block's; the last block is padded.
+    const int lanes = simd_->lanes, blocks = (kVertices + lanes - 1) / lanes, panel = 3 * lanes;
+    const int columns = blocks * panel;
     const std::size_t width = static_cast<std::size_t>(columns);
     std::vector<float> bias(width), shape(width * kBetas), pose(width * kPoseDirs);
     for (int v = 0; v < kVertices; ++v)
         for (int i = 0; i < 3; ++i) {
-            const std::size_t column = static_cast<std::size_t>(i) * kVertexStride + v;
+            const std::size_t column = static_cast<std::size_t>(v / lanes) * panel + i * lanes + v % lanes;
             bias[column] = s.v_template[3 * v + i];
             for (int b = 0; b < kBetas; ++b) shape[b * width + column] = s.shapedirs[(3 * v + i) * kBetas + b];
             for (int k = 0; k < kPoseDirs; ++k) pose[k * width + column] = s.posedirs[(3 * v + i) * kPoseDirs + k];
         }
-    shape_ = PackedWeights(shape.data(), 1, kBetas, columns, 0, columns, 1, bias.data());
-    pose_ = PackedWeights(pose.data(), 1, kPoseDirs, columns, 0, columns, 1, nullptr, s.pose_blends);
+    shape_ = PackedWeights(shape.data(), 1, kBetas, columns, 0, columns, 1, bias.data(), Storage::f32, panel);
+    pose_ = PackedWeights(pose.data(), 1, kPoseDirs, columns, 0, columns, 1, nullptr, s.pose_blends, panel);
 
     for (int set = 0; set < kTipSets; ++set) {
         std::vector<float> tip_bias(kTipColumns), tip_shape(kTipColumns * kBetas);
@@ -107,17 +106,17 @@ HandModel::HandModel(const Source& s)
 
     block_start_.push_back(0);
     std::vector<float> weights;
-    for (int first = 0; first < kVertices; first += kVertexBlock) {
+    for (int first = 0; first < kVertices; first += lanes) {
         for (int j = 0; j < kJoints; ++j) {
-            float lane[kVertexBlock] = {};
+            std::vector<float> lane(static_cast<std::size_t>(lanes));
             bool used = false;
-            for (int v = first; v < first + kVertexBlock && v < kVertices; ++v) {
+            for (int v = first; v < first + lanes && v < kVertices; ++v) {
                 lane[v - first] = s.weights[v * kJoints + j];
                 used = used || lane[v - first] != 0.0f;
             }
             if (!used) continue;
             block_joint_.push_back(j);
-            weights.insert(weights.end(), lane, lane + kVertexBlock);
+            weights.insert(weights.end(), lane.begin(), lane.end());
         }
         block_start_.push_back(static_cast<std::int32_t>(block_joint_.size()));
     }
@@ -126,8 +125,7 @@ HandModel::HandModel(const Source& s)
 }
 
 HandModel::Scratch::Scratch(const HandModel& m)
-    : template_bias(m.shape_.bias.size()), features(kBlock * kFeatureStride), beta_rows(kBlock * kBetaStride),
-      rest(static_cast<std::size_t>(kBlock) * m.pose_.columns()),
+    : shaped_template(m.shape_.bias.size()), features(kBlock * kFeatureStride), beta_rows(kBlock * kBetaStride),
       tip_rest(static_cast<std::size_t>(kBlock) * m.tip_pose_[0].columns()), transforms(kBlock * kJoints * 12),
       half(kBlock * kFeatureStride) {
     for (FloatBuffer& bias : tip_bias) bias.resize(m.tip_shape_[0].bias.size());
@@ -148,9 +146,15 @@ void HandModel::set_shape(const float* betas, Scratch& s) const noexcept {
     shape_joints(betas, s.joints);
     float padded[kBetaStride] = {};
     std::memcpy(padded, betas, sizeof s.betas);
+    const int panel = 3 * simd_->lanes;
+    const float* dirs = static_cast<const float*>(shape_.data());
+    for (int first = 0; first < shape_.columns(); first += panel, dirs += kBetas * panel)
+        for (int i = 0; i < panel; ++i) {
+            float sum = 0.0f;
+            for (int k = 0; k < kBetas; ++k) sum += dirs[k * panel + i] * betas[k];
+            s.shaped_template[first + i] = shape_.bias[first + i] + sum;
+        }
     const int one[2] = {0, 1};
-    const GemmRow row = {padded, s.template_bias.data(), nullptr, 1.0f};
-    shape_.multiply(&row, one);
     for (int set = 0; set < kTipSets; ++set) {
         const GemmRow tips = {padded, s.tip_bias[set].data(), nullptr, 1.0f};
         tip_shape_[set].multiply(&tips, one);
@@ -268,16 +272,16 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
     }
 
     if (b.vertices == nullptr) return;
-    const std::ptrdiff_t stride = pose_.columns();
+    MeshHand meshes[kBlock];
     for (int h = 0; h < count; ++h) {
-        features[h] = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
-        features[h].y = betas[h].y = s.rest.data() + h * stride;
+        const GemmRow row = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
+        meshes[h] = {row.x, row.scale, b.betas_per_hand ? b.betas + (first + h) * kBetas : nullptr, hands[h].skin,
+                     hands[h].offset, b.vertices + (first + h) * kVertices * 3};
     }
-    if (b.betas_per_hand) shape_.multiply(betas, rows);
-    pose_.multiply(features, rows, b.betas_per_hand, false, b.betas_per_hand ? nullptr : s.template_bias.data());
-    for (int h = 0; h < count; ++h)
-        simd_->skin({s.rest.data() + h * stride, kVertexStride, hands[h].skin, block_start_.data(), block_joint_.data(),
-                     block_weight_.data(), kVertices, hands[h].offset, b.vertices + (first + h) * kVertices * 3});
+    simd_->mesh[static_cast<int>(pose_.storage)](
+        {meshes, count, kVertices, pose_.depth(), b.betas_per_hand ? shape_.bias.data() : s.shaped_template.data(),
+         static_cast<const float*>(shape_.data()), pose_.data(), pose_.scale(), block_start_.data(),
+         block_joint_.data(), block_weight_.data()});
 }
 
 }  // namespace beingh0

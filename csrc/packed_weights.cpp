@@ -2,7 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <climits>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace beingh0 {
 namespace {
@@ -17,16 +23,34 @@ std::uint16_t bf16_of(float value) noexcept {  // finite; nearest, ties to even
 
 }  // namespace
 
+void* allocate(std::size_t bytes) {
+    constexpr std::size_t kVector = 64, kHugePage = std::size_t{2} << 20;
+    const std::size_t align = bytes > kHugePage ? kHugePage : kVector;
+    const std::size_t size = (bytes + align - 1) / align * align;
+    void* const memory = std::aligned_alloc(align, size);
+    if (memory == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (align == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice: it may fail
+#endif
+    std::memset(memory, 0, bytes);
+    return memory;
+}
+
+void release(void* memory) noexcept { std::free(memory); }
+
 PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs_, std::ptrdiff_t tap_stride,
                              std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias_,
-                             Storage storage_)
+                             Storage storage_, int panel)
     : taps(taps_), inputs(inputs_), outputs(outputs_), storage(storage_), simd_(&simd()) {
-    const int panel = simd_->panel, pair = storage == Storage::f32 ? 1 : 2;
+    if (panel == 0) panel = simd_->panel;
+    const int pair = storage == Storage::f32 ? 1 : 2;
     panels = (outputs + panel - 1) / panel;
     depth_ = (inputs + pair - 1) / pair * pair;
     const std::size_t width = static_cast<std::size_t>(panels) * panel;
     const std::size_t size = storage == Storage::f32 ? sizeof(float) : storage == Storage::bf16 ? 2 : 1;
-    packed_.resize(width * taps * depth_ * size);
+    size_ = width * taps * depth_ * size;
+    packed_.resize(size_);
+    data_ = packed_.data();
     bias.resize(width);
     if (storage == Storage::int8) {
         scale_.resize(width * taps);
@@ -62,6 +86,13 @@ PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs
     if (bias_ != nullptr) std::memcpy(bias.data(), bias_, sizeof(float) * static_cast<std::size_t>(outputs));
 }
 
+void PackedWeights::move_to(unsigned char* to) noexcept {
+    if (size_ == 0) return;
+    std::memcpy(to, data_, size_);
+    packed_ = {};
+    data_ = to;
+}
+
 bool PackedWeights::half_rows() const noexcept {
     return storage == Storage::int8 || (storage == Storage::bf16 && simd_->bf16_rows);
 }
@@ -79,7 +110,7 @@ GemmRow PackedWeights::prepare(const float* x, std::uint16_t* half) const noexce
 
 void PackedWeights::multiply(const GemmRow* rows, const int* tap_start, bool accumulate, bool relu,
                              const float* bias_instead) const noexcept {
-    simd_->gemm[static_cast<int>(storage)]({rows, tap_start, taps, depth_, packed_.data(), scale_.data(), panels,
+    simd_->gemm[static_cast<int>(storage)]({rows, tap_start, taps, depth_, data_, scale_.data(), panels,
                                             bias_instead ? bias_instead : bias.data(), accumulate, relu});
 }
 

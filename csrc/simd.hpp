@@ -39,30 +39,43 @@ struct Gemm {
     bool relu;                 // max(., 0) at the end; NaN stays NaN
 };
 
-// Linear blend skinning.  Vertices come in blocks of 16; a block lists the joints that move any of its vertices.
-struct Skin {
-    const float* rest;           // [3][stride]: x of all vertices, then y, then z
-    ptrdiff_t stride;
-    const float* transforms;     // [16][12], rows of 3x4 matrices, translation in column 3
+// Meshes of posed hands: rest vertices, moved by the pose blend shapes, skinned. Vertices come in blocks of `lanes`; of
+// each block all that is needed lies together, so that a block's pose blends are read once and nothing is written but
+// the vertices.
+struct MeshHand {
+    const void* features;     // `depth` numbers as GemmRow::x
+    float scale;              // of int16 features
+    const float* betas;       // [10], or null where `rest` is the shaped template
+    const float* transforms;  // [16][12], rows of 3x4 matrices, translation in column 3
+    const float* offset;      // [3], added to every vertex
+    float* out;               // [vertices][3]
+};
+
+struct Mesh {
+    const MeshHand* hands;
+    int count;
+    int vertices, depth;         // depth is even except with f32 weights
+    const float* rest;           // [blocks][3][lanes]: x, y, z
+    const float* shape;          // [blocks][10][3][lanes]
+    const void* pose;            // 64-byte aligned; f32: [blocks][depth][3][lanes], else [blocks][depth/2][3][lanes][2]
+    const float* pose_scale;     // int8: [blocks][3][lanes]
     const int32_t* block_start;  // [blocks + 1] into block_joint
-    const int32_t* block_joint;  // joint of each entry
-    const float* block_weight;   // [entries][16]
-    int vertices;
-    const float* offset;         // [3], added to every vertex
-    float* out;                  // [vertices][3]
+    const int32_t* block_joint;  // joints that move any vertex of the block
+    const float* block_weight;   // [entries][lanes]
 };
 
 struct Simd {
     const char* name;
+    int lanes;     // floats of a vector
     int panel;     // output columns per panel of packed weights
     bool bf16_rows;  // bf16 weights are multiplied with rows rounded to bf16 (the instruction wants both so)
     void (*gemm[kStorages])(const Gemm&) noexcept;
+    void (*mesh[kStorages])(const Mesh&) noexcept;
     // x[n] -> bf16, nearest, ties to even; a zero follows an odd n.
     void (*to_bf16)(const float* x, int n, uint16_t* y) noexcept;
     // x[n] -> integers of at most `limit` times the scale returned, which is NaN if x holds something not finite; a
     // zero follows an odd n.
     float (*to_int16)(const float* x, int n, int limit, int16_t* y) noexcept;
-    void (*skin)(const Skin&) noexcept;
     // Rows are `stride` floats apart; channels beyond `channels` are left alone. Operations on x -> y, x may equal y.
     void (*activate)(const float* x, float* y, int rows, int channels, ptrdiff_t stride, Activation) noexcept;
     void (*affine)(const float* x, float* y, int rows, int channels, ptrdiff_t stride,

@@ -1,73 +1,13 @@
 // Matrix product with row pointers: the inner loop of every convolution, of the pose blend shapes and of the
 // nearest-code search.  Each output sums its terms in the same order whatever the batch, so a block decodes to the same
 // bits alone and among others.
-#include "vec.hpp"
+#include "kinds.hpp"
 
 namespace beingh0 {
 namespace BEINGH0_ISA {
 namespace {
 
-struct F32 {
-    static constexpr int kStep = 1, kBytes = 4;  // inputs taken at once, bytes of a weight
-    typedef Vec Sum;
-    static BEINGH0_INLINE Vec weight(const char* p) { return *reinterpret_cast<const Vec*>(p); }
-    static BEINGH0_INLINE float input(const void* x, int step) { return static_cast<const float*>(x)[step]; }
-    static BEINGH0_INLINE Vec add(Vec sum, Vec w, float x) { return sum + w * x; }
-    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
-};
-
-struct Int8 {
-    static constexpr int kStep = 2, kBytes = 1;
-    typedef IntVec Sum;
-    static BEINGH0_INLINE ShortVec weight(const char* p) { return widen(reinterpret_cast<const int8_t*>(p)); }
-    static BEINGH0_INLINE ShortVec input(const void* x, int step) {
-        return splat_pair(static_cast<const char*>(x) + 4 * static_cast<ptrdiff_t>(step));
-    }
-    static BEINGH0_INLINE IntVec add(IntVec sum, ShortVec w, ShortVec x) { return add_products(sum, w, x); }
-    static BEINGH0_INLINE Vec finish(IntVec sum, const float* weight_scale, float scale) {
-        return __builtin_convertvector(sum, Vec) * (load(weight_scale) * scale);
-    }
-};
-
-#if defined(__AVX512BF16__)
-struct Bf16 {
-    static constexpr int kStep = 2, kBytes = 2;
-    typedef Vec Sum;
-    static BEINGH0_INLINE ShortVec weight(const char* p) { return *reinterpret_cast<const ShortVec*>(p); }
-    static BEINGH0_INLINE ShortVec input(const void* x, int step) {
-        return splat_pair(static_cast<const char*>(x) + 4 * static_cast<ptrdiff_t>(step));
-    }
-    static BEINGH0_INLINE Vec add(Vec sum, ShortVec w, ShortVec x) {
-        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
-    }
-    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
-};
-#else
-struct Bf16 {  // a bf16 is the upper half of a float
-    static constexpr int kStep = 2, kBytes = 2;
-    typedef Vec Sum;
-    struct Pair {
-        Vec even, odd;
-    };
-    struct Input {
-        float even, odd;
-    };
-    static BEINGH0_INLINE Pair weight(const char* p) {
-        const BitVec bits = *reinterpret_cast<const BitVec*>(p);
-        return {(Vec)(bits << 16), (Vec)(bits & 0xffff0000u)};
-    }
-    static BEINGH0_INLINE Input input(const void* x, int step) {
-        const float* const pair = static_cast<const float*>(x) + 2 * step;
-        return {pair[0], pair[1]};
-    }
-    static BEINGH0_INLINE Vec add(Vec sum, const Pair& w, const Input& x) {
-        return sum + w.even * x.even + w.odd * x.odd;
-    }
-    static BEINGH0_INLINE Vec finish(Vec sum, const float*, float) { return sum; }
-};
-#endif
-
-constexpr int kAhead = 4096;  // bytes
+constexpr int kAhead = 16384;  // bytes: what comes from memory in the time that memory takes to answer, and more
 
 // R rows x P panels of one tap, held in registers.
 template <typename Kind, int R, int P>
@@ -82,7 +22,8 @@ void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
     typename Kind::Sum sum[R][V] = {};
     const int steps = g.depth / Kind::kStep;
     for (int c = 0; c < steps; ++c, w += 2 * kVector) {
-        if (P == 1) __builtin_prefetch(w + kAhead);  // a panel is read once, at the speed of memory
+        if (P == 1)  // a panel is read once, at the speed of memory
+            for (ptrdiff_t line = 0; line < 2 * kVector; line += 64) __builtin_prefetch(w + kAhead + line, 0, 2);
         decltype(Kind::weight(w)) weight[V];
         for (int v = 0; v < V; ++v) weight[v] = Kind::weight(w + (v / 2) * panel_size + (v % 2) * kVector);
         for (int r = 0; r < R; ++r) {

@@ -77,9 +77,11 @@ BEINGH0_INLINE ShortVec splat_pair(const void* p) {
 void gemm_f32(const Gemm&) noexcept;
 void gemm_bf16(const Gemm&) noexcept;
 void gemm_int8(const Gemm&) noexcept;
+void mesh_f32(const Mesh&) noexcept;
+void mesh_bf16(const Mesh&) noexcept;
+void mesh_int8(const Mesh&) noexcept;
 void to_bf16(const float*, int, uint16_t*) noexcept;
 float to_int16(const float*, int, int, int16_t*) noexcept;
-void skin(const Skin&) noexcept;
 void activate(const float*, float*, int, int, ptrdiff_t, Activation) noexcept;
 void affine(const float*, float*, int, int, ptrdiff_t, const float*, const float*) noexcept;
 void normalise(const float*, float*, int, int, ptrdiff_t, const float*, const float*, float) noexcept;

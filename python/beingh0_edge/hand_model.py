@@ -174,17 +174,24 @@ class HandModel:
                  out: HandPoints | None) -> HandPoints:
         if tips not in TIP_VERTICES:
             raise ValueError(f"tips: expected one of {', '.join(TIP_VERTICES)}, got {tips!r}")
-        shape = _NO_BETAS if betas is None else _floats("betas", betas, (BETAS,))
-        if shape.ndim > 1:
-            shape = _broadcast("betas", shape, batch)
+        shape = _NO_BETAS
+        if betas is not None:
+            shape = _floats("betas", betas, (BETAS,))
+            if shape.ndim > 1:
+                shape = _broadcast("betas", shape, batch)
         offset = None if trans is None else _broadcast("trans", _floats("trans", trans, (3,)), batch)
         width = pose.shape[-1] if kind == "pca" else 3 * JOINTS
         joints = _output("joints", (*batch, KEYPOINTS, 3), out.joints if out else None)
         mesh = _output("vertices", (*batch, VERTICES, 3), out.vertices if out else None) if vertices else None
         slope = _output("jacobian", (*batch, KEYPOINTS, 3, width), out.jacobian if out else None) if jacobian else None
-        flat = joints.reshape(-1, KEYPOINTS, 3)
-        flat_mesh = None if mesh is None else mesh.reshape(-1, VERTICES, 3)
-        flat_slope = None if slope is None else slope.reshape(-1, KEYPOINTS, 3, width)
+        if out is None or out.vertices is not mesh or out.jacobian is not slope:
+            out = HandPoints(joints, mesh, slope)
+        flat = joints if len(batch) == 1 else joints.reshape(-1, KEYPOINTS, 3)
+        flat_mesh = mesh if mesh is None or len(batch) == 1 else mesh.reshape(-1, VERTICES, 3)
+        flat_slope = slope if slope is None or len(batch) == 1 else slope.reshape(-1, KEYPOINTS, 3, width)
+        if self._workers.threads == 1 or len(pose) < 2 * _HANDS_PER_THREAD:
+            self._kernel.forward(pose, shape, offset, kind, mean, center, _TIP_SETS[tips], flat, flat_mesh, flat_slope)
+            return out
 
         def share(part: slice) -> None:
             self._kernel.forward(
@@ -194,14 +201,18 @@ class HandModel:
 
         parts = shares(len(pose), self._workers.threads, _HANDS_PER_THREAD)
         self._workers.run([lambda part=part: share(part) for part in parts])  # type: ignore[misc]
-        return HandPoints(joints, mesh, slope)
+        return out
 
 
+_FLOAT32 = np.dtype(np.float32)
 _NO_BETAS = np.zeros(BETAS, np.float32)
 _TIP_SETS = {name: i for i, name in enumerate(TIP_VERTICES)}
 
 
 def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
+    if type(value) is np.ndarray and value.dtype is _FLOAT32 and value.shape[-len(tail):] == tail \
+            and value.flags.c_contiguous:
+        return value
     array = as_array(value)
     if array.dtype.kind not in "fiu" or array.shape[array.ndim - len(tail):] != tail:
         raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "
@@ -212,7 +223,7 @@ def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
 def _output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
     if given is None:
         return np.empty(shape, np.float32)
-    if given.shape != shape or given.dtype != np.float32 or not given.flags.c_contiguous or not given.flags.writeable:
+    if given.shape != shape or given.dtype is not _FLOAT32 or not given.flags.carray:
         raise ValueError(f"out.{name}: expected writeable, C-contiguous float32{list(shape)}, "
                          f"got {given.dtype}{list(given.shape)}")
     return given
