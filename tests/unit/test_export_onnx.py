@@ -5,17 +5,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from varied_checkpoints import IMG_CONTEXT, MOT, VARIANTS, Made, make
 
+from beingh0_edge import Policy
 from beingh0_edge.cli import FAILED, main
 from beingh0_edge.errors import BundleError
+from beingh0_edge.quantize import build_bundle
 from beingh0_edge.quantize.export_onnx import export_onnx
 from beingh0_edge.quantize.onnx_graph import INT4_BLOCK, Graph
+from beingh0_edge.tokens import TokenLayout
 
 RTOL = 1e-5  # of the largest value; float32 in another order
+ACTION_ATOL = 1e-4  # of an F32 bundle's actions
+# Source: the table of the ONNX parser for TensorRT 8.5, and its changes for 8.6 (LayerNormalization). A new
+# operator belongs here once it was looked up there.
+TENSORRT_READS = {
+    "Add", "And", "ArgMin", "Cast", "Concat", "Conv", "Cos", "Div", "Erf", "Gather", "Identity", "LayerNormalization",
+    "MatMul", "Mod", "Mul", "Pad", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Sin", "Slice",
+    "Softmax", "Split", "Sqrt", "Sub", "Transpose", "Unsqueeze", "Where"}
 CASES = ("odd widths, one key-value head, old config", "rms norm and normalised queries in the tower, DeepSpeed, bin",
          "robot, an action per token", "robot, last hidden")
 
@@ -37,6 +48,14 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Exported(made, folder / "onnx")
 
 
+@pytest.fixture(scope="module")
+def policy(case: Exported, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """Our own runtime on the same checkpoint."""
+    bundle = build_bundle(case.made.folder, tmp_path_factory.mktemp("runtime") / "bundle", quant="F32", vision="fp32",
+                          tokenizer_folders=case.made.tokenizer_folders)
+    return Policy(bundle, threads=1)
+
+
 def close(got: np.ndarray, expected: Any) -> None:
     wanted = np.asarray(expected)
     assert got.shape == wanted.shape
@@ -48,6 +67,11 @@ def embedded(case: Exported, ids: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     x = case.run("text_embeddings", input_ids=ids[None].astype(np.int64))[0][0]
     x[ids == IMG_CONTEXT] = case.run("vision", pixel_values=pixels[None])[0][0]
     return x
+
+
+def embed_ids(case: Exported, ids: list[int]) -> np.ndarray:
+    """float32[n, hidden]"""
+    return case.run("text_embeddings", input_ids=np.array([ids]))[0][0]
 
 
 def empty_cache(case: Exported, batch: int) -> dict[str, np.ndarray]:
@@ -123,6 +147,80 @@ def test_robot_heads_are_torchs(case: Exported) -> None:
     close(case.run("action_decoder", hidden_states=states)[0], expected.reshape(shape))
 
 
+def pick(layout: TokenLayout, logits: np.ndarray, slot: int) -> int:
+    """The likeliest id of a slot; logits of the full layout."""
+    first = layout.motion_id_0 + layout.slots[slot].first
+    return first + int(logits[first : layout.motion_id_0 + layout.slots[slot].last + 1].argmax())
+
+
+def test_the_graphs_alone_answer_as_the_runtime_does(case: Exported, policy: Policy) -> None:
+    """Prompt, one step per id over the cache, motion; or the action. The runtime: llama.cpp and our kernels, F32."""
+    random, v = np.random.default_rng(5), case.made.variant
+    prompt, pixels = case.made.prompt(random), case.made.pixels(random)
+    layout = policy.bundle.manifest.layout()
+    x = np.concatenate([embedded(case, prompt, pixels), embed_ids(case, [layout.mot])])
+    cache, ids, past = empty_cache(case, 1), [], 0
+    for slot in range(len(layout.slots)):
+        total = past + len(x)
+        out = case.run("language", inputs_embeds=x[None], attention_mask=np.ones((1, total), np.int64),
+                       position_ids=np.arange(past, total, dtype=np.int64)[None], **cache)
+        cache, past = dict(zip(cache, out[2:], strict=True)), total
+        ids.append(pick(layout, out[0][0, -1], slot))
+        x = embed_ids(case, ids[-1:])
+    answer = policy.backbone.generate_ids(prompt, pixels, max_blocks=1, rules="slots")
+    np.testing.assert_array_equal(ids, answer[1:-2])
+    motion = np.array(ids)[None] - layout.motion_id_0
+    assert policy.tokenizer is not None
+    close(case.run("motion_decoder", motion_ids=motion)[0][0], policy.tokenizer.decode(motion[0]))
+    if v.robot is None:
+        return
+    ids, proprio = case.made.robot_prompt(random), random.normal(size=5).astype(np.float32)
+    x = embedded(case, ids, pixels)
+    x[ids == policy.bundle.manifest.tokens.prop_context] = case.run("proprio_encoder", proprio=proprio[None])[0]
+    states = case.run("language", inputs_embeds=x[None], attention_mask=np.ones((1, len(ids)), np.int64),
+                      position_ids=np.arange(len(ids))[None], **empty_cache(case, 1))[1]
+    read = states[:, -v.chunk :] if v.robot == "action_token" else states[:, -1:]
+    actions = case.run("action_decoder", hidden_states=read)[0].reshape(v.chunk, 3)
+    np.testing.assert_allclose(actions, policy.act_from_ids(ids, pixels, proprio), atol=ACTION_ATOL, rtol=0)
+
+
+def test_static_graphs_answer_a_shorter_prompt_as_the_page_says(tmp_path: Path) -> None:
+    """Padded on the left and hidden by the mask; new rows copied into a cache of fixed length."""
+    made, cache_length = make(tmp_path, VARIANTS["plain"]), 90
+    random = np.random.default_rng(6)
+    prompt, pixels = made.prompt(random), made.pixels(random)
+    width = len(prompt) + 5
+    export_onnx(made.folder, tmp_path / "onnx", static=(width, cache_length), language="fp32", vision="fp32",
+                tokenizer_folders=made.tokenizer_folders)
+    bundle = build_bundle(made.folder, tmp_path / "bundle", quant="F32", vision="fp32",
+                          tokenizer_folders=made.tokenizer_folders)
+    policy, layout = Policy(bundle, threads=1), bundle.manifest.layout()
+    graphs = {name: str(tmp_path / "onnx" / f"language_{name}.onnx") for name in ("prefill", "decode")}
+    sessions = {name: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                for name, path in graphs.items()}
+    x = policy.backbone.prompt(np.append(prompt, layout.mot), pixels)
+    pad = width - len(x)
+    mask = np.r_[np.zeros(pad, np.int64), np.ones(len(x), np.int64)][None]
+    logits, _, *rows = sessions["prefill"].run(None, {
+        "inputs_embeds": np.concatenate([np.full((pad, x.shape[1]), 9, np.float32), x])[None], "attention_mask": mask,
+        "position_ids": np.maximum(np.cumsum(mask, 1) - 1, 0)})
+    names = [entry.name for entry in sessions["decode"].get_inputs() if entry.name.startswith("past")]
+    shape = (1, made.variant.kv_heads, cache_length, made.variant.hidden // made.variant.heads)
+    cache = {name: np.zeros(shape, np.float32) for name in names}
+    used, ids = 0, [pick(layout, logits[0, -1], 0)]
+    for slot in range(1, len(layout.slots)):
+        for name, new in zip(names, rows, strict=True):
+            kept = new[:, :, pad:] if used == 0 else new
+            cache[name][:, :, used : used + kept.shape[2]] = kept
+        used += kept.shape[2]
+        mask = np.r_[np.arange(cache_length) < used, True].astype(np.int64)[None]
+        logits, _, *rows = sessions["decode"].run(None, {
+            "inputs_embeds": policy.backbone.embed(ids[-1:])[None], "attention_mask": mask,
+            "position_ids": np.array([[used]]), **cache})
+        ids.append(pick(layout, logits[0, -1], slot))
+    np.testing.assert_array_equal(ids, policy.backbone.generate_ids(prompt, pixels, rules="slots")[1:-2])
+
+
 def test_the_listing_says_what_the_graphs_have(case: Exported) -> None:
     facts = json.loads((case.folder / "graphs.json").read_text())
     assert {f"{path.stem}.onnx" for path in case.folder.glob("*.onnx")} == set(facts["graphs"])
@@ -141,6 +239,13 @@ def test_static_graphs_have_no_open_axis_and_share_their_weights(tmp_path: Path)
     axes = [axis for graph in facts["graphs"].values() for value in graph["inputs"] + graph["outputs"]
             for axis in value["axes"]]
     assert all(isinstance(axis, int) for axis in axes)
+    for name in facts["graphs"]:
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(static / name), load_external_data=False))
+        inner = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+        made_by = {value for node in model.graph.node for value in node.output} - set(inner)
+        assert made_by == {value.name for value in model.graph.output}, f"{name}: shapes that are not known"
+        assert all(dim.HasField("dim_value") for dims in inner.values() for dim in dims), f"{name}: open axes inside"
+        assert {node.op_type for node in model.graph.node} <= TENSORRT_READS
     graphs = facts["graphs"]
     assert {"language_prefill.onnx", "language_decode.onnx"} < set(graphs)
     assert all(graphs[name]["largest_error"] < 1e-2 for name in graphs)  # stored in half precision
