@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beingh0_edge.firmware_bridge import Safety, _bridge
@@ -135,6 +135,7 @@ def test_a_trajectory_that_ends_in_motion_comes_to_rest_on_its_last_point_and_ne
     first=st.floats(0.0, 0.5),
     end=st.tuples(st.floats(0.0, 1.5), st.floats(0.0, 0.6)),
 )
+@example(steps=[(0.03125, 0.0), (0.015625, 1.0), (0.25, 0.0)], first=0.0, end=(0.0, 0.0))  # begins on a cliff
 def test_a_command_never_passes_the_end_of_a_trajectory_that_leads_there_however_fast_it_is(steps, first, end):
     start, end = np.array([0.6, 0.3]), np.array(end)
     world = World(pose=start, freeze_after_s=20.0).armed()

@@ -169,9 +169,15 @@ void Trajectory::begin(double start_s, const Joints& q_rad, const Joints& v_rad_
   at(start_s, q, v);
   blend_start_s_ = start_s;
   blend_s_ = std::max(least_blend_s, t_.front() - start_s);
+  still_to_come(start_s, q, blend_least_, blend_most_);
   for (int j = 0; j < joints_; ++j) {
+    const double fastest = limits[j].max_speed_rad_s;
     offset_[j] = q_rad[j] - q[j];
-    offset_speed_[j] = v_rad_s[j] - v[j];
+    offset_speed_[j] = v_rad_s[j] - std::clamp(v[j], -fastest, fastest);
+    // The way in stays between where it begins and where the path goes, but for what stopping takes.
+    const double stopping = std::copysign(0.5 * v_rad_s[j] * v_rad_s[j] / limits[j].max_accel_rad_s2, v_rad_s[j]);
+    blend_least_[j] = std::min(blend_least_[j], q_rad[j] + std::min(0.0, stopping));
+    blend_most_[j] = std::max(blend_most_[j], q_rad[j] + std::max(0.0, stopping));
     // The cubic way in peaks at 1.5 times its mean speed.
     blend_s_ = std::max(blend_s_, 1.5 * std::abs(offset_[j]) / limits[j].max_speed_rad_s);
   }
@@ -185,7 +191,8 @@ void Trajectory::reference(double t_s, Joints& q_rad) const {
   // Cubic with the offset and its speed at 0, and neither at 1.
   const double keep = 1.0 + x * x * (2.0 * x - 3.0);
   const double lead = x * (1.0 - x) * (1.0 - x) * blend_s_;
-  for (int j = 0; j < joints_; ++j) q_rad[j] += keep * offset_[j] + lead * offset_speed_[j];
+  for (int j = 0; j < joints_; ++j)
+    q_rad[j] = std::clamp(q_rad[j] + keep * offset_[j] + lead * offset_speed_[j], blend_least_[j], blend_most_[j]);
 }
 
 double Trajectory::settled_s() const {

@@ -54,6 +54,8 @@ class Trajectory {
   double blend_s_ = 0.0;
   Joints offset_{};        // commanded minus trajectory at the start of the way in
   Joints offset_speed_{};
+  Joints blend_least_{};   // of the reference during the way in
+  Joints blend_most_{};
 };
 
 }  // namespace bridge
