@@ -29,15 +29,20 @@ struct Telemetry {
   std::uint8_t status[kMaxJoints] = {};
 };
 
-// Whether there is time for one more exchange, judged by how long the last ones took.
+// Whether there is time for one more exchange: by its bytes on the wire, where they are what takes the time, else by how
+// long the last ones took.
 class SpareTime {
  public:
-  void took(Nanos duration) { typical_ += (duration - typical_) / 8; }
-  bool enough(Nanos now, Nanos until) const { return now + typical_ + kMargin <= until; }
+  explicit SpareTime(Nanos on_the_wire = 0) : fixed_(on_the_wire != 0), expected_(on_the_wire) {}
+  void took(Nanos duration) {
+    if (!fixed_) expected_ += (duration - expected_) / 8;
+  }
+  bool enough(Nanos now, Nanos until) const { return now + expected_ + kMargin <= until; }
 
  private:
   static constexpr Nanos kMargin = 300'000;
-  Nanos typical_ = 0;
+  bool fixed_;
+  Nanos expected_;
 };
 
 enum class News : std::uint8_t { none, force, current, temperature, health };

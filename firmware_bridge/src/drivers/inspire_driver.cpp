@@ -38,7 +38,8 @@ std::int16_t word_at(const std::uint8_t* bytes, int i) {
 InspireDriver::InspireDriver(std::unique_ptr<InspireWire> wire, const InspireSettings& settings,
                              const std::array<JointLimits, kMaxJoints>& limits)
     : wire_(std::move(wire)), settings_(settings), limits_(limits),
-      tight_(1.0 / settings.rate_hz < kSpareTime * seconds(3 * wire_->exchange_time())) {
+      tight_(1.0 / settings.rate_hz < kSpareTime * seconds(3 * wire_->exchange_time())),
+      spare_(wire_->exchange_time()) {
   const double rate = settings.rate_hz;
   errands_ = {{
       {News::health, map_a::error, 12, cycles_between(rate, tight_ ? 5 : 10), 0},
@@ -147,13 +148,15 @@ bool InspireDriver::errand_due(std::uint64_t cycle) const {
 Outcome InspireDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& telemetry, News& news) {
   news = News::none;
   Errand* due = nullptr;
-  for (Errand& errand : errands_)
-    if (errand.next_cycle <= cycle && (!due || errand.next_cycle < due->next_cycle)) due = &errand;
+  for (Errand& errand : errands_)  // the one whose turn ends first
+    if (errand.next_cycle <= cycle && (!due || errand.next_cycle + errand.every_cycles < due->next_cycle + due->every_cycles))
+      due = &errand;
   if (!due) return Outcome::nothing;
-  const bool can_wait = cycle < due->next_cycle + kMostPeriodsLate * due->every_cycles;
-  if (!tight_ && can_wait && !spare_.enough(monotonic_now(), until)) return Outcome::nothing;
-  // On from when it was due, so that waiting does not make it rarer; what was missed altogether is not made up for.
-  while (due->next_cycle <= cycle) due->next_cycle += due->every_cycles;
+  const std::uint64_t patience = kMostPeriodsLate * due->every_cycles;
+  if (!tight_ && cycle < due->next_cycle + patience && !spare_.enough(monotonic_now(), until)) return Outcome::nothing;
+  // On from when it was due, so that waiting does not make it rarer.
+  due->next_cycle += due->every_cycles;
+  if (due->next_cycle + patience < cycle) due->next_cycle = cycle;  // it was not asked for so long: not made up for
   std::uint8_t bytes[kMostInspireBytes];
   const bool one_byte_each = due->news == News::health || due->news == News::temperature;
   const Outcome outcome = one_byte_each ? wire_->read_bytes(due->address, due->bytes, bytes)
