@@ -163,7 +163,7 @@ void bind_loop(nb::module_& m) {
   nb::class_<MappedPage>(m, "SharedPage")
       .def("__init__", [](MappedPage* self, const std::string& path) { new (self) MappedPage(MappedPage::open(path)); },
            "path"_a)
-      .def("estop", [](MappedPage& self) { self->estop.store(1, std::memory_order_release); })
+      .def("estop", [](MappedPage& self) { self->ask_estop(); })
       .def("snapshot", [](const MappedPage& self) { return snapshot_dict(*self); })
       .def("recent", [](const MappedPage& self, std::size_t count) { return recent_dict(*self, count); }, "count"_a)
       .def_prop_ro("process", [](const MappedPage& self) { return self->process; });

@@ -1,5 +1,6 @@
 #include "loop.hpp"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -9,7 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 
@@ -22,9 +22,12 @@ constexpr int kClosingCycles = 10;  // to deliver the last stop before the port 
 constexpr Nanos kAnswerTimeout = 2 * kNanosPerSecond;
 constexpr std::size_t kStackToTouch = 64 * 1024;
 
-void sleep_until(Nanos deadline) {
+// Returns at the deadline, or as soon as the word is not 0. By the kernel as punctual as clock_nanosleep.
+void sleep_until(Nanos deadline, const std::atomic<std::uint32_t>& word) {
   const timespec at{deadline / kNanosPerSecond, deadline % kNanosPerSecond};
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {
+  while (word.load(std::memory_order_acquire) == 0 && monotonic_now() < deadline) {
+    // Not private: the word may be in a page that other processes map.
+    syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, 0, &at, nullptr, FUTEX_BITSET_MATCH_ANY);
   }
 }
 
@@ -134,9 +137,16 @@ void Loop::run() {
   int closing_cycles = 0;
   for (;;) {
     const bool in_time = monotonic_now() < deadline;  // else the cycle before took too long: a missed deadline
-    sleep_until(deadline);
-    const Nanos late = monotonic_now() - deadline;
-    if (in_time) page_->lateness.add(late);
+    sleep_until(deadline, page_->estop);
+    Nanos late = monotonic_now() - deadline;
+    if (late < 0) {  // an e-stop between two cycles
+      session_.interrupt(*this);
+      publish(monotonic_now(), 0);
+      late = monotonic_now() - deadline;
+      if (late < 0) continue;
+    } else if (in_time) {
+      page_->lateness.add(late);
+    }
     const bool closing = closing_.load(std::memory_order_acquire);
     if (closing) {
       Controller& controller = session_.controller();
@@ -147,10 +157,9 @@ void Loop::run() {
     publish(deadline, late);
     deadline += period_;
     const Nanos now = monotonic_now();
-    if (now > deadline) {  // skipped, never made up for by running twice
-      const Nanos skipped = (now - deadline) / period_ + 1;
-      missed_ += static_cast<std::uint64_t>(skipped);
-      if (skipped > 1) deadline += (skipped - 1) * period_;
+    if (now > deadline) {  // the next one begins at once, and those after it are late by as much: never two in one period
+      missed_ += static_cast<std::uint64_t>((now - deadline) / period_ + 1);
+      deadline = now;
     }
   }
   publish(monotonic_now(), 0);

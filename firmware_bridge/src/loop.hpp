@@ -41,8 +41,8 @@ class Loop final : private Requests {
   }
   Answer reset() { return ask({Kind::reset, 0, nullptr, 0.0, 0}); }
   Answer calibrate() { return ask({Kind::calibrate, 0, nullptr, 0.0, 0}); }
-  // Wait-free, safe from any thread and from a signal handler; acts in the next cycle, before the next write.
-  void estop() { page_->estop.store(1, std::memory_order_release); }
+  // Never waits, safe from any thread and from a signal handler; acts as soon as the line is free.
+  void estop() { page_->ask_estop(); }
 
   const SharedPage& page() const { return *page_; }
 

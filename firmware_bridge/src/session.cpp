@@ -43,7 +43,7 @@ void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
   ++cycle_;
   read_ = written_ = Outcome::nothing;
   if (!linked_ && reconnect && deadline >= retry_at_) try_reconnect();
-  if (requests.take_estop()) controller_.estop(deadline);
+  interrupt(requests);
   if (!linked_) {
     requests.take(deadline, controller_);
     if (controller_.tick(deadline).relink) retry_at_ = deadline;
@@ -59,6 +59,23 @@ void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
   requests.take(deadline, controller_);
   if (requests.take_estop()) controller_.estop(monotonic_now());
   const Command command = controller_.tick(deadline);
+  carry_out(command);
+  interrupt(requests);
+  if (linked_) read_news(deadline + period_);
+  if (linked_ && (command.relink || (failures_ >= kSilentFailures && monotonic_now() - last_success_ > kSilent))) {
+    lose(monotonic_now());
+    if (command.relink) retry_at_ = deadline;
+  }
+}
+
+void Session::interrupt(Requests& requests) {
+  if (!requests.take_estop()) return;
+  const Nanos now = monotonic_now();
+  controller_.estop(now);
+  if (linked_) carry_out(controller_.tick(now));
+}
+
+void Session::carry_out(const Command& command) {
   if (linked_ && command.write) {
     written_ = driver_->write_pose(command.q_rad);
     if (written_ == Outcome::not_representable) controller_.on_conversion_error(monotonic_now());
@@ -72,11 +89,6 @@ void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
   }
   if (linked_ && command.clear_errors) account(driver_->clear_errors(), monotonic_now());
   if (linked_ && command.calibrate) account(driver_->calibrate(), monotonic_now());
-  if (linked_) read_news(deadline + period_);
-  if (linked_ && (command.relink || (failures_ >= kSilentFailures && monotonic_now() - last_success_ > kSilent))) {
-    lose(monotonic_now());
-    if (command.relink) retry_at_ = deadline;
-  }
 }
 
 void Session::read_news(Nanos until) {

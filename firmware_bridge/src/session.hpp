@@ -26,6 +26,8 @@ class Session {
   void disconnect();
   // `reconnect`: whether a lost line may be opened again in this cycle.
   void cycle(Nanos deadline, Requests& requests, bool reconnect);
+  // Between two cycles, or two transactions of one: an e-stop that was asked for goes out now.
+  void interrupt(Requests& requests);
 
   Controller& controller() { return controller_; }
   const Controller& controller() const { return controller_; }
@@ -38,6 +40,7 @@ class Session {
 
  private:
   void account(Outcome outcome, Nanos now);
+  void carry_out(const Command& command);
   void try_reconnect();
   void lose(Nanos now);
   void read_news(Nanos until);

@@ -1,8 +1,10 @@
 #include "shared_page.hpp"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,6 +25,11 @@ SharedPage* map(int fd, int flags, const std::string& name) {
 }
 
 }  // namespace
+
+void SharedPage::ask_estop() {
+  estop.store(1, std::memory_order_release);
+  syscall(SYS_futex, &estop, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+}
 
 void MappedPage::Unmap::operator()(SharedPage* page) const { munmap(page, sizeof(SharedPage)); }
 

@@ -57,11 +57,13 @@ struct SharedPage {
   std::uint32_t bytes = sizeof(SharedPage);
   std::int32_t joints = 0;
   std::int32_t process = 0;
-  std::atomic<std::uint32_t> estop{0};  // anybody sets it, the loop takes it
+  std::atomic<std::uint32_t> estop{0};  // anybody sets it by ask_estop, the loop takes it
   Seqlock<Snapshot> snapshot;
   Seqlock<Grants> grants;
   LatenessHistogram lateness;
   CycleRing<CycleRecord, kCycles> cycles;
+
+  void ask_estop();  // wakes the loop
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 

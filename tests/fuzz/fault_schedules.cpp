@@ -86,6 +86,7 @@ class FakeHand final : public Driver {
   Nanos said_at = INT64_MIN / 2, healthy_at = INT64_MIN / 2;
   bool up = false, bad_bits = false, told_hot = false, told_current = false;
   int failures = 0;
+  bool* estop_wanted = nullptr;  // somebody asks for it while a transaction runs
 
   FakeHand() {
     for (int j = 0; j < kJoints; ++j) pose[j] = target[j] = uniform(kLimits[j].lower_rad, kLimits[j].upper_rad);
@@ -166,6 +167,7 @@ class FakeHand final : public Driver {
   Outcome transact() {
     require(up, "a transaction on a closed line");
     g_now += nanos(0.002);
+    if (chance(0.0005)) *estop_wanted = true;
     if (chance(trouble.slow)) g_now += nanos(uniform(0.0, 0.03));
     if (chance(trouble.hang_up)) return failed_one(Outcome::hung_up);
     if (chance(trouble.timeout)) {
@@ -291,6 +293,7 @@ void one_schedule() {
   FakeHand& hand = *owned;
   Session session(std::move(owned), kLimits, safety, 1.0 / kPeriod_s);
   User user;
+  hand.estop_wanted = &user.estop_wanted;
   Watch watch;
   session.connect();
   Nanos deadline = g_now;
@@ -328,7 +331,8 @@ void one_schedule() {
     const Joints last_report = hand.reported;
     const Reason reason_before = session.controller().reason();
     const bool was_linked = session.linked();
-    session.cycle(deadline, user, true);
+    if (user.estop_wanted && chance(0.5)) session.interrupt(user);  // it came between two cycles
+    else session.cycle(deadline, user, true);
     const State after = session.controller().state();
     ++totals.states[static_cast<int>(after)];
 
@@ -378,7 +382,7 @@ void one_schedule() {
       require(may_write || user.estopped || latched(before) || latched(after), "nothing is sent without arm");
       const bool at_measured = same(q, within(hand.reported)) || same(q, within(last_report));
       if (!may_write) require(at_measured || same(q, watch.last) || watch.continues(q), "only a stop is sent without arm");
-      if (before == State::estop) require(same(q, watch.last), "an e-stop stays where it stopped");
+      if (before == State::estop && !user.was_reset) require(same(q, watch.last), "an e-stop stays where it stopped");
       if (at_measured && (user.armed || (frozen && changed))) {  // by chance often within the limits too
         watch.rest_at(q);
         standing = !user.armed;
