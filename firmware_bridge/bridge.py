@@ -210,7 +210,7 @@ class Bridge:
         self._check(self._loop.stop(), "stop")
 
     def estop(self) -> None:
-        """Stops in the next cycle and latches: nothing moves until `reset` and `arm`. Never raises."""
+        """Stops as soon as the line is free and latches: nothing moves until `reset` and `arm`. Never raises."""
         self._loop.estop()
         give_up = time.monotonic() + 0.5
         while self._loop.running and self._loop.snapshot()["state"] != "estop" and time.monotonic() < give_up:
