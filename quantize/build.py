@@ -21,6 +21,7 @@ from beingh0_edge.bundle import (
     PreprocessSpec,
     RobotSpec,
     TokenSpec,
+    VisionPrecision,
     describe_files,
     sha256_of,
 )
@@ -51,7 +52,7 @@ OFFICIAL_MAX_SECONDS = 10
 
 def build_bundle(
     checkpoint_dir: str | Path, out_dir: str | Path, *, layout: Literal["trimmed", "full"] = "trimmed",
-    quant: str = "Q8_0", vision: Literal["fp32", "fp16", "int8"] = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
+    quant: str = "Q8_0", vision: VisionPrecision = "fp16", motion: Literal["fp32", "fp16"] = "fp32",
     tokenizer_folders: Sequence[str | Path] | None = None, hands: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None, importance: Importance | None = None, mmproj: str | None = None,
     overwrite: bool = False, progress: Progress | None = None, origin: str | None = None,
@@ -63,7 +64,8 @@ def build_bundle(
                        vocabulary
     quant              see quant_types.QUANTS
     vision, motion     how the weights of vision tower and motion tokenizer are stored; computed in float32,
-                       but with vision "int8" the products with weights are computed in 8 bits
+                       but with vision "int8" and "int8_dynamic" the products with weights are computed in
+                       8 bits
     tokenizer_folders  motion tokenizer folders in id order (wrist, finger); default: motion/wrist and
                        motion/finger of the checkpoint, if it has them
     hands              side -> hand model (.npz, or MANO_LEFT/RIGHT.pkl); default: the packaged synthetic
@@ -115,7 +117,7 @@ class Choices:
 
     layout: str
     quant: str
-    vision: Literal["fp32", "fp16", "int8"]
+    vision: VisionPrecision
     motion: Literal["fp32", "fp16"]
     tokenizer_folders: Sequence[str | Path] | None
     hands: Mapping[str, str | Path] | None

@@ -1,4 +1,9 @@
-"""The vision graph with 8-bit matrices and activations, by ONNX Runtime's static quantization."""
+"""The vision graph with 8-bit matrices and activations, by ONNX Runtime's quantizer.
+
+Quantized are the products with weights, per column. Products of activations with each other (attention), the patch
+convolution, norms and softmax stay float32. Weights have 7 of the 8 bits: processors with AVX2 but without VNNI add two
+products in 16 bits, where 8-bit weights overflow. Signed weights are what VNNI is fast with.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +17,14 @@ if TYPE_CHECKING:
     import onnx
 
 
-def quantize_vision(model: onnx.ModelProto, out: Path, frames: Sequence[FloatArray]) -> None:
-    """Writes `out` from the float32 graph `model`.
+def quantize_static(model: onnx.ModelProto, out: Path, frames: Sequence[FloatArray]) -> None:
+    """Writes `out` from the float32 graph `model`, with the activations' ranges as they are on `frames`.
 
-    frames  float32[3, S, S], normalised: what the activations' ranges are measured on
-
-    Quantized are the products with weights, per column; products of activations with each other (attention), the
-    patch convolution, norms and softmax stay float32. Both sides are unsigned: signed weights overflow on processors
-    with AVX2 but without VNNI.
+    frames  float32[3, S, S], normalised. What leaves their ranges in another picture is cut off.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime import quantization
 
-    class Frames(CalibrationDataReader):  # type: ignore[misc]  # an untyped library
+    class Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # an untyped library
         def __init__(self) -> None:
             self._left: Iterator[FloatArray] = iter(frames)
 
@@ -32,10 +32,29 @@ def quantize_vision(model: onnx.ModelProto, out: Path, frames: Sequence[FloatArr
             frame = next(self._left, None)
             return None if frame is None else {"pixel_values": frame[None]}
 
-    # Shapes and constants are already what ONNX Runtime's pre-processing would make of them; this is how to say so.
+    quantization.quantize_static(_prepared(model), str(out), Frames(), quant_format=quantization.QuantFormat.QDQ,
+                                 activation_type=quantization.QuantType.QUInt8, **_weights(model))
+
+
+def quantize_dynamic(model: onnx.ModelProto, out: Path) -> None:
+    """Writes `out` from the float32 graph `model`; the activations' ranges are found anew in every picture."""
+    from onnxruntime import quantization
+
+    quantization.quantize_dynamic(_prepared(model), str(out), **_weights(model))
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Shapes and constants are already what ONNX Runtime's pre-processing would make of them; this is how to say so."""
+    import onnx
+
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    return model
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, Any]:
+    from onnxruntime.quantization import QuantType
+
     weights = {tensor.name for tensor in model.graph.initializer}
     products = [node.name for node in model.graph.node if node.op_type == "MatMul" and weights & set(node.input)]
-    quantize_static(model, str(out), Frames(), quant_format=QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8, nodes_to_quantize=products,
-                    op_types_to_quantize=["MatMul"])
+    return {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": True, "nodes_to_quantize": products,
+            "op_types_to_quantize": ["MatMul"]}

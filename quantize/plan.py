@@ -67,7 +67,8 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices) -> Plan:
 
 
 def _vision_bytes(checkpoint: Checkpoint, precision: str) -> int:
-    width = {"fp32": 4, "fp16": 2, "int8": 1, "F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32}[precision]
+    width = {"fp32": 4, "fp16": 2, "int8": 1, "int8_dynamic": 1,
+             "F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32}[precision]
     last = checkpoint.config.vision.layers
     used = [name for name in checkpoint.names() if name.startswith((VISION, PROJECTOR))
             and not any(name.startswith(f"{VISION}encoder.layers.{i}.")

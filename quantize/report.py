@@ -23,6 +23,7 @@ from .quant_types import row_bytes, wanted_type
 
 REPORT_JSON, REPORT_MD, REPORT_PNG = "report.json", "report.md", "report.png"
 _OURS = (REPORT_JSON, REPORT_MD, REPORT_PNG)
+NOT_MEASURED = "not measured"
 _FORMAT = "beingh0-edge report 2"
 
 
@@ -166,6 +167,8 @@ def answer_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
         original, got = measured["true_mm"]
         rows += [("MPJPE to the true motion: original, mm", f"{original:.2f}"),
                  ("MPJPE to the true motion: this bundle, mm", f"{got:.2f}")]
+    if actions := measured["parts"].get("robot actions"):
+        rows.append(("robot actions, largest error", f"{actions['max_abs']:.3g}"))
     return rows
 
 
@@ -210,8 +213,8 @@ def _grouped(tensors: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str],
 
 
 def _share(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2%}"
+    return NOT_MEASURED if value is None else f"{value:.2%}"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "not measured" if value is None else format(value, form)
+    return NOT_MEASURED if value is None else format(value, form)

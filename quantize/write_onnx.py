@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from beingh0_edge.bundle import VisionSpec
+from beingh0_edge.bundle import VisionPrecision, VisionSpec
 from beingh0_edge.types import FloatArray
 
 from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
 from .config import VisionConfig
-from .int8_vision import quantize_vision
+from .int8_vision import quantize_dynamic, quantize_static
 from .onnx_graph import Graph
 
 if TYPE_CHECKING:
     import onnx
 
 PROJECTOR_EPS = 1e-5
-VISION_PRECISIONS = ("fp32", "fp16", "int8")
-VISION_CHOICES = "'fp32', 'fp16' or 'int8'"
+VISION_PRECISIONS = get_args(VisionPrecision)
+VISION_CHOICES = "'fp32', 'fp16', 'int8' or 'int8_dynamic'"
 
 
-def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", "fp16", "int8"],
+def write_vision(checkpoint: Checkpoint, path: Path, precision: VisionPrecision,
                  progress: Progress | None = None, frames: Sequence[FloatArray] = ()) -> VisionSpec:
     """Writes the graph. With "fp16" matrices are stored in half precision and computed in float32.
 
@@ -44,7 +44,9 @@ def write_vision(checkpoint: Checkpoint, path: Path, precision: Literal["fp32", 
     model = _VisionGraph(checkpoint, precision == "fp16", progress).build()
     onnx.checker.check_model(model)
     if precision == "int8":
-        quantize_vision(model, path, frames)
+        quantize_static(model, path, frames)
+    elif precision == "int8_dynamic":
+        quantize_dynamic(model, path)
     else:
         onnx.save_model(model, str(path))
     return VisionSpec(path.name, precision, c.image_size, c.image_tokens)

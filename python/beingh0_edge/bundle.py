@@ -84,12 +84,15 @@ class EmbeddingsSpec:
     dtype: Literal["float16", "float32"]
 
 
+VisionPrecision = Literal["fp32", "fp16", "int8", "int8_dynamic"]
+
+
 @dataclass(frozen=True)
 class VisionSpec:
     """Vision tower, pixel shuffle and projector as ONNX: pixel_values [1, 3, S, S] -> [1, tokens, hidden]."""
 
     file: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: VisionPrecision
     image_size: int
     tokens: int
 

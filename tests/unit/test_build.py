@@ -223,7 +223,8 @@ def test_motion_ids_out_of_line_are_refused(folder: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"layout": "half"}, "'trimmed' or 'full', got 'half'"), ({"quant": "Q9"}, "quant: expected one of F32"),
-    ({"vision": "int2"}, "vision: expected 'fp32', 'fp16' or 'int8'"), ({"hands": {"third": "x"}}, "got 'third'")])
+    ({"vision": "int2"}, "vision: expected 'fp32', 'fp16', 'int8' or 'int8_dynamic'"),
+    ({"hands": {"third": "x"}}, "got 'third'")])
 def test_wrong_arguments_are_refused(tiny_checkpoint: Path, tmp_path: Path, options: dict[str, Any],
                                      message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -135,6 +135,8 @@ def test_robot_mode_is_measured(tmp_path: Path) -> None:
     actions = got["measured"]["parts"]["robot actions"]
     assert 0 < actions["max_abs"] < 1
     assert actions["cosine"] > 0.9
+    text = bundle.path("report.md").read_text()
+    assert f"| robot actions, largest error | {actions['max_abs']:.3g} |" in text
 
 
 def test_a_model_without_motion_tokenizer_is_measured_on_what_it_has(tmp_path: Path) -> None:

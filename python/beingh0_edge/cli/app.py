@@ -227,7 +227,8 @@ def convert(
                              "Q4_MIX: 4 bits, and more where a search finds that they pay.")] = "Q8_0",
     vision: Annotated[str | None, typer.Option(
         metavar="TYPE", show_default=False,
-        help="Vision tower: fp32, fp16 or int8 (default: fp16, and fp32 beside F32).")] = None,
+        help="Vision tower: fp32, fp16, int8_dynamic (faster), or int8 (calibrated on drawn pictures). Default: fp16, "
+             "beside F32 fp32.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     report: Annotated[int, typer.Option(
         parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "

@@ -172,7 +172,7 @@ def _as_text(plan: Plan, request: Request) -> str:
 
 
 def _summary(bundle: Bundle) -> str:
-    from ..quantize.report import REPORT_MD, answer_rows, read_report
+    from ..quantize.report import NOT_MEASURED, REPORT_MD, answer_rows, read_report
 
     types = bundle.inspect()["language"]["tensor_types"]
     total = sum(entry.size for entry in bundle.manifest.files)
@@ -180,7 +180,8 @@ def _summary(bundle: Bundle) -> str:
     files = len(bundle.manifest.files)
     lines = [f"{bundle.root}: {size_text(total)} in {files} files; language model tensors: {kinds}"]
     if report := read_report(bundle):
-        lines += [indented(answer_rows(report["measured"])), f"more in {bundle.path(REPORT_MD)}"]
+        figures = [row for row in answer_rows(report["measured"]) if row[1] != NOT_MEASURED]
+        lines += [indented(figures), f"more in {bundle.path(REPORT_MD)}"]
     return "\n".join(lines)
 
 
