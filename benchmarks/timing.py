@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
 import platform
 import statistics
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 PROBE = Path(__file__).parent / "probe.cpp"
@@ -18,11 +19,23 @@ PROBE = Path(__file__).parent / "probe.cpp"
 
 @dataclass(frozen=True)
 class Timing:
-    """Microseconds per call."""
+    """Microseconds per call; `rounds` are those of each round, in turn with the other contenders'."""
 
     best: float
     median: float
     p99: float
+    rounds: tuple[float, ...]
+
+    def over(self, other: Timing) -> float:
+        """How many times longer than another contender of the same race: the median of the ratios within a round.
+
+        What disturbs the machine for longer than a round disturbs both.
+        """
+        return statistics.median(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=False))
+
+    def times(self, factor: float) -> Timing:
+        return Timing(self.best * factor, self.median * factor, self.p99 * factor,
+                      tuple(value * factor for value in self.rounds))
 
 
 def one_thread() -> None:
@@ -55,33 +68,62 @@ def race(contenders: dict[str, Callable[[], object]], seconds: float) -> dict[st
             took = time.thread_time() - start
             spent[name] += took
             taken[name].append(took / count * 1e6)
-    return {name: Timing(min(values), statistics.median(values), sorted(values)[int(0.99 * (len(values) - 1))])
-            for name, values in taken.items()}
+    return {name: Timing(min(values), statistics.median(values), sorted(values)[int(0.99 * (len(values) - 1))],
+                         tuple(values)) for name, values in taken.items()}
 
 
-@dataclass(frozen=True)
-class Machine:
-    cpu: str
-    fma_gflops: float
-    pair_gflops: float | None  # multiply-adds of 16-bit pairs, None without AVX-512 VNNI
-    read_gb_s: dict[int, float]  # by bytes read again and again
+class Probe:
+    """What one core of this machine can do, as contenders of a race, so that a bound is measured beside what it bounds.
 
-    def text(self) -> str:
-        pairs = f", {self.pair_gflops:.0f} of 16-bit pairs" if self.pair_gflops else ""
-        reads = ", ".join(f"{rate:.0f} GB/s of {size / 1e6:.2g} MB" for size, rate in self.read_gb_s.items())
-        return f"{self.cpu}; one core: {self.fma_gflops:.0f} GFLOP/s float32{pairs}; reads {reads}"
+    Compiles probe.cpp for this machine.
+    """
 
+    _STEPS, _READ_BYTES, _AHEAD = 5000, 1_000_000, 16384
 
-def probe(sizes: Sequence[int]) -> Machine:
-    """Compiles and runs probe.cpp for this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "probe")
-        subprocess.run([os.environ.get("CXX", "c++"), "-O3", "-march=native", "-funroll-loops", str(PROBE), "-o",
-                        program], check=True)
-        found = json.loads(subprocess.run([program, *map(str, sizes)], check=True, capture_output=True,
-                                          text=True).stdout)
-    return Machine(cpu_name(), found["fma_gflops"], found.get("pair_gflops"),
-                   {int(size): rate for size, rate in found["read_gb_s"].items()})
+    def __init__(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probe.so"
+            subprocess.run([os.environ.get("CXX", "c++"), "-O3", "-march=native", "-funroll-loops", "-shared", "-fPIC",
+                            str(PROBE), "-o", str(path)], check=True)
+            self._library = ctypes.CDLL(str(path))
+        self._library.probe_memory.restype = ctypes.c_void_p
+        self._library.probe_fma.restype = self._library.probe_pairs.restype = ctypes.c_double
+        self._memory: dict[int, ctypes.c_void_p] = {}
+        self._flops = {name: self._multiply(name)() for name in ("fma", "pairs")}
+
+    def contenders(self, sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
+        """To be raced beside what `bound` is asked about: multiplying, and reading as many bytes as `sizes` names."""
+        found = {name: self._multiply(name) for name, flops in self._flops.items() if flops}
+        for size in sizes:
+            block = ctypes.c_size_t(size // 1024 * 1024)
+            if size not in self._memory:
+                self._memory[size] = ctypes.c_void_p(self._library.probe_memory(block))
+            for ahead in (0, self._AHEAD):
+                found[f"read {size} {ahead}"] = partial(self._library.probe_read, self._memory[size], block,
+                                                        self._reads(size), ahead)
+        return found
+
+    def bound(self, timings: dict[str, Timing], size: int, flops: float, pairs: bool) -> Timing:
+        """How long the machine reads `size` bytes or multiplies `flops`, whichever takes longer."""
+        reading = min((timings[f"read {size} {ahead}"] for ahead in (0, self._AHEAD)), key=lambda t: t.median)
+        kind = "pairs" if pairs and self._flops["pairs"] else "fma"
+        return max(reading.times(1 / self._reads(size)), timings[kind].times(flops / self._flops[kind]),
+                   key=lambda t: t.median)
+
+    def text(self, timings: dict[str, Timing]) -> str:
+        parts = [f"{self._flops[name] / timings[name].median * 1e-3:.0f} GFLOP/s of {kind}" for name, kind in
+                 (("fma", "float32"), ("pairs", "16-bit pairs")) if name in timings]
+        sizes = dict.fromkeys(int(name.split()[1]) for name in timings if name.startswith("read"))
+        for size in sizes:
+            best = min(timings[f"read {size} {ahead}"].median for ahead in (0, self._AHEAD))
+            parts.append(f"reads {size / 1e6:.2g} MB at {size * self._reads(size) / best * 1e-3:.0f} GB/s")
+        return ", ".join(parts)
+
+    def _reads(self, size: int) -> int:
+        return -(-self._READ_BYTES // size)
+
+    def _multiply(self, name: str) -> Callable[[], float]:
+        return partial(getattr(self._library, f"probe_{name}"), self._STEPS)
 
 
 def cpu_name() -> str:

@@ -6,13 +6,10 @@
 
 #include <cmath>
 #include <initializer_list>
-#include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
-#include <utility>
-#include <vector>
 
+#include "pool.hpp"
 #include "simd.hpp"
 
 // An argument is a numpy array, or anything in CPU memory that speaks DLPack (a torch tensor), seen without a copy.
@@ -36,6 +33,7 @@ namespace beingh0 {
 namespace py = pybind11;
 
 constexpr py::ssize_t kAny = -1;  // an axis of any length
+constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
 
 template <typename T>
 std::string dtype_name() {
@@ -54,14 +52,16 @@ inline std::string describe(const py::array& a) {
     for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i ? ", " : "") + std::to_string(a.shape(i));
     text += "]";
     if (!(a.flags() & py::array::c_style)) text += " not C-contiguous";
+    if (!(a.flags() & kAligned)) text += " not aligned";
     return text;
 }
 
-// The array's data if dtype, shape and contiguity fit; raises ValueError saying expected and got.
+// The array's data if dtype, shape, contiguity and alignment fit; raises ValueError saying expected and got.
 template <typename T>
 const T* checked(const char* name, const py::array& a, std::initializer_list<py::ssize_t> shape) {
     bool fits = a.dtype().is(py::dtype::of<T>()) || py::dtype::of<T>().equal(a.dtype());
-    fits = fits && a.ndim() == static_cast<py::ssize_t>(shape.size()) && (a.flags() & py::array::c_style);
+    fits = fits && a.ndim() == static_cast<py::ssize_t>(shape.size());
+    fits = fits && (a.flags() & py::array::c_style) && (a.flags() & kAligned);
     py::ssize_t axis = 0;
     if (fits)
         for (const py::ssize_t n : shape) {
@@ -102,45 +102,5 @@ inline Storage storage_of(const std::string& name) {
     if (name == "int8") return Storage::int8;
     throw std::invalid_argument("weights: expected float32, bfloat16 or int8, got " + name);
 }
-
-// Scratch memory of callers: each takes one for a call, a new one is made only when more call at once than ever before.
-template <typename T>
-class Pool {
- public:
-    class Lease {
-     public:
-        Lease(Pool& pool, std::unique_ptr<T> item) : pool_(pool), item_(std::move(item)) {}
-        Lease(const Lease&) = delete;
-        Lease& operator=(const Lease&) = delete;
-        ~Lease() {
-            const std::lock_guard<std::mutex> lock(pool_.mutex_);
-            pool_.free_.push_back(std::move(item_));
-        }
-        T& operator*() const noexcept { return *item_; }
-
-     private:
-        Pool& pool_;
-        std::unique_ptr<T> item_;
-    };
-
-    template <typename Source>
-    Lease take(const Source& source) {
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            if (!free_.empty()) {
-                std::unique_ptr<T> item = std::move(free_.back());
-                free_.pop_back();
-                return Lease(*this, std::move(item));
-            }
-            free_.reserve(++made_);
-        }
-        return Lease(*this, std::make_unique<T>(source));
-    }
-
- private:
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<T>> free_;
-    std::size_t made_ = 0;
-};
 
 }  // namespace beingh0

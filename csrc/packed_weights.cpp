@@ -1,10 +1,11 @@
 #include "kernels.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdlib>
-#include <climits>
 #include <new>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -14,6 +15,29 @@ namespace beingh0 {
 namespace {
 
 constexpr int kInt8Most = 127;
+
+// value / scale as integers. Their errors are kept from adding up: where the sum of a row's is more than half a step,
+// the values nearest to the middle between two integers go to the other one. Inputs behind a ReLU have a mean, which a
+// sum of errors would turn into a constant shift of the output.
+void round_together(const float* value, int count, float scale, std::int8_t* out,
+                    std::vector<std::pair<float, int>>& by_error) {
+    by_error.clear();
+    double sum = 0.0;
+    for (int i = 0; i < count; ++i) {
+        const float exact = scale > 0.0f ? std::min(std::max(value[i] / scale, -127.0f), 127.0f) : 0.0f;
+        out[i] = static_cast<std::int8_t>(std::lrint(exact));
+        sum += out[i] - exact;
+        by_error.emplace_back(out[i] - exact, i);
+    }
+    const int step = sum > 0.0 ? -1 : 1;
+    const int moved = std::fabs(sum) < count ? static_cast<int>(std::lrint(std::fabs(sum))) : 0;
+    const auto worst = [&](const auto& a, const auto& b) { return step * a.first < step * b.first; };
+    std::partial_sort(by_error.begin(), by_error.begin() + moved, by_error.end(), worst);
+    for (int i = 0; i < moved; ++i) {
+        std::int8_t& rounded = out[by_error[static_cast<std::size_t>(i)].second];
+        if (std::abs(rounded + step) <= kInt8Most) rounded = static_cast<std::int8_t>(rounded + step);
+    }
+}
 
 std::uint16_t bf16_of(float value) noexcept {  // finite; nearest, ties to even
     std::uint32_t bits;
@@ -52,14 +76,22 @@ PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs
     packed_.resize(size_);
     data_ = packed_.data();
     bias.resize(width);
+    std::vector<std::int8_t> rounded;  // int8: [taps][outputs][inputs]
     if (storage == Storage::int8) {
         scale_.resize(width * taps);
+        rounded.resize(static_cast<std::size_t>(taps) * outputs * inputs);
+        std::vector<float> row(static_cast<std::size_t>(inputs));
+        std::vector<std::pair<float, int>> by_error;
         for (int tap = 0; tap < taps; ++tap)
             for (int o = 0; o < outputs; ++o) {
                 float most = 0.0f;
-                for (int i = 0; i < inputs; ++i)
-                    most = std::max(most, std::fabs(w[tap * tap_stride + i * in_stride + o * out_stride]));
+                for (int i = 0; i < inputs; ++i) {
+                    row[i] = w[tap * tap_stride + i * in_stride + o * out_stride];
+                    most = std::max(most, std::fabs(row[i]));
+                }
                 scale_[tap * width + o] = most / kInt8Most;
+                round_together(row.data(), inputs, most / kInt8Most,
+                               rounded.data() + (static_cast<std::size_t>(tap) * outputs + o) * inputs, by_error);
             }
     }
     std::size_t to = 0;
@@ -74,13 +106,11 @@ PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs
                         if (storage == Storage::f32) {
                             std::memcpy(packed_.data() + to * size, &value, sizeof value);
                         } else if (storage == Storage::bf16) {
-                            const std::uint16_t rounded = bf16_of(value);
-                            std::memcpy(packed_.data() + to * size, &rounded, sizeof rounded);
+                            const std::uint16_t half = bf16_of(value);
+                            std::memcpy(packed_.data() + to * size, &half, sizeof half);
                         } else {
-                            const float scale = scale_[tap * width + o];
-                            const auto rounded = static_cast<std::int8_t>(
-                                scale > 0.0f ? std::lrint(std::min(std::max(value / scale, -127.0f), 127.0f)) : 0);
-                            std::memcpy(packed_.data() + to, &rounded, sizeof rounded);
+                            packed_[to] = static_cast<unsigned char>(
+                                rounded[(static_cast<std::size_t>(tap) * outputs + o) * inputs + i]);
                         }
                     }
     if (bias_ != nullptr) std::memcpy(bias.data(), bias_, sizeof(float) * static_cast<std::size_t>(outputs));

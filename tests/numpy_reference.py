@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,3 +63,102 @@ def hand(arrays: dict[str, Array], rotations: Array, betas: Array, tips: tuple[i
     blended = np.einsum("vj,jab->vab", a["weights"], world)
     mesh = np.einsum("vab,vb->va", blended[:, :3, :3], rest) + blended[:, :3, 3]
     return np.concatenate([posed_joints, mesh[list(tips)]])[list(KEYPOINTS)], mesh
+
+
+def conv1d(x: Array, weight: Array, bias: Array, stride: int = 1, padding: int = 1, dilation: int = 1) -> Array:
+    """x [T, inputs], weight [outputs, inputs, K], zeros around -> [frames, outputs]."""
+    width = weight.shape[2]
+    padded = np.pad(x, ((padding, padding), (0, 0)))
+    frames = (len(padded) - dilation * (width - 1) - 1) // stride + 1
+    at = np.arange(frames) * stride
+    return bias + sum(padded[at + tap * dilation] @ weight[:, :, tap].T for tap in range(width))
+
+
+def activate(x: Array, kind: str) -> Array:
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "silu":
+        return x / (1 + np.exp(-x))
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def normalise(x: Array, kind: str, scale: Array | None, shift: Array | None) -> Array:
+    """x [T, channels]. layer: of a frame; group: of 32 groups of channels over all frames; affine: fixed."""
+    if kind == "none":
+        return x
+    if kind == "layer":
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    elif kind == "group":
+        groups = x.reshape(len(x), 32, -1)
+        mean, variance = groups.mean((0, 2), keepdims=True), groups.var((0, 2), keepdims=True)
+        x = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape)
+    return x * scale + shift
+
+
+class GrqPart:
+    """One part of a motion tokenizer, with the methods of the kernel's; one block at a time, float64."""
+
+    def __init__(self, *, codebooks: Array, mean: Array, std: Array, quantizers: int, window: int, frames: int,
+                 positions: int, id_offset: int) -> None:
+        self.books, self.mean, self.std = (np.asarray(a, np.float64) for a in (codebooks, mean, std))
+        self.quantizers, self.window, self.frames, self.positions = quantizers, window, frames, positions
+        self.id_offset = id_offset
+        self.layers: dict[bool, list[Callable[[Array], Array]]] = {True: [], False: []}
+
+    def add_conv(self, *, encoder: bool, weight: Array, bias: Array, stride: int = 1, padding: int = 1,
+                 upsample: bool = False, relu: bool = False) -> None:
+        def layer(x: Array) -> Array:
+            y = conv1d(np.repeat(x, 2, 0) if upsample else x, weight.astype(np.float64), bias, stride, padding)
+            return np.maximum(y, 0) if relu else y
+
+        self.layers[encoder].append(layer)
+
+    def add_residual(self, *, encoder: bool, weight1: Array, bias1: Array, weight2: Array, bias2: Array, dilation: int,
+                     activation: str, norm: str = "none", scale1: Array | None = None, shift1: Array | None = None,
+                     scale2: Array | None = None, shift2: Array | None = None) -> None:
+        def layer(x: Array) -> Array:
+            y = activate(normalise(x, norm, scale1, shift1), activation)
+            y = conv1d(y, weight1.astype(np.float64), bias1, padding=dilation, dilation=dilation)
+            y = activate(normalise(y, norm, scale2, shift2), activation)
+            return x + conv1d(y, weight2.astype(np.float64), bias2, padding=0)
+
+        self.layers[encoder].append(layer)
+
+    def latent(self, features: Array) -> Array:
+        """[window, dims] -> [positions, code_dim]; the frames that pad are zeros after normalisation."""
+        x = np.zeros((self.frames, features.shape[1]))
+        x[:self.window] = (features - self.mean) / (self.std + 1e-6)
+        for layer in self.layers[True]:
+            x = layer(x)
+        return x
+
+    def encode(self, features: Array) -> tuple[Array, Array]:
+        """[window, dims] -> ids [groups, positions, quantizers], and how much nearer each code was than the next."""
+        latent, books = self.latent(features), self.books
+        groups, count, codes, dim = books.shape
+        ids = np.zeros((groups, self.positions, self.quantizers), np.int64)
+        margin = np.zeros(ids.shape)
+        for group in range(groups):
+            rest = latent[:, group * dim: (group + 1) * dim].copy()
+            for q in range(self.quantizers):
+                book = books[group, q if count > 1 else 0]
+                distance = ((rest[:, None] - book) ** 2).sum(-1)
+                code = distance.argmin(1)
+                margin[group, :, q] = np.diff(np.sort(distance, 1)[:, :2], axis=1)[:, 0]
+                ids[group, :, q] = self.id_offset + (q * codes if count > 1 else 0) + code
+                rest -= book[code]
+        return ids, margin
+
+    def dequantize(self, ids: Array) -> Array:
+        """[groups, positions, quantizers] -> [positions, code_dim]; the place of an id says which quantizer's it is."""
+        groups, count, codes, _ = self.books.shape
+        code = (ids - self.id_offset) % codes
+        return np.concatenate([sum(self.books[g, q if count > 1 else 0][code[g, :, q]] for q in range(self.quantizers))
+                               for g in range(groups)], -1)
+
+    def decode(self, ids: Array) -> Array:
+        """[groups, positions, quantizers] -> [window, dims]."""
+        x = self.dequantize(ids)
+        for layer in self.layers[False]:
+            x = layer(x)
+        return x[:self.window] * self.std + self.mean

@@ -58,8 +58,22 @@ BEINGH0_INLINE void store_points(float* out, const Points& p) {
 #endif
 }
 
-// Linear blend skinning of one block of one hand.
-BEINGH0_INLINE void skin(const Mesh& mesh, const MeshHand& hand, int block, const Points& rest) {
+// One block of one hand, from the sums of its pose blends on: shape, linear blend skinning, output.
+template <typename Kind>
+BEINGH0_INLINE void place_one(const Mesh& mesh, const MeshHand& hand, int block, const typename Kind::Sum* sum) {
+    const ptrdiff_t here = static_cast<ptrdiff_t>(block) * 3 * kLanes;
+    Vec rest[3];
+    for (int i = 0; i < 3; ++i) {
+        const float* const scale = Kind::kBytes == 1 ? mesh.pose_scale + here + i * kLanes : nullptr;
+        rest[i] = load(mesh.rest + here + i * kLanes);
+        if (hand.betas != nullptr) {
+            Vec shaped = {};
+            for (int k = 0; k < kBetas; ++k)
+                shaped += load(mesh.shape + here * kBetas + (3 * k + i) * kLanes) * hand.betas[k];
+            rest[i] += shaped;
+        }
+        rest[i] += Kind::finish(sum[i], scale, hand.scale);
+    }
     Vec m[12] = {};
     for (int e = mesh.block_start[block]; e < mesh.block_start[block + 1]; ++e) {
         const Vec weight = load(mesh.block_weight + e * kLanes);
@@ -68,13 +82,23 @@ BEINGH0_INLINE void skin(const Mesh& mesh, const MeshHand& hand, int block, cons
     }
     Vec moved[3];
     for (int i = 0; i < 3; ++i)
-        moved[i] = m[4 * i] * rest.x + m[4 * i + 1] * rest.y + m[4 * i + 2] * rest.z + m[4 * i + 3] + hand.offset[i];
+        moved[i] =
+            m[4 * i] * rest[0] + m[4 * i + 1] * rest[1] + m[4 * i + 2] * rest[2] + m[4 * i + 3] + hand.offset[i];
     const int first = block * kLanes, count = mesh.vertices - first;
     float* const out = hand.out + 3 * static_cast<ptrdiff_t>(first);
     if (count >= kLanes) return store_points(out, {moved[0], moved[1], moved[2]});
     float last[3 * kLanes];
     store_points(last, {moved[0], moved[1], moved[2]});
     for (int i = 0; i < 3 * count; ++i) out[i] = last[i];
+}
+
+// A tile's hands and blocks. One function for every tile: the compiler may fuse the same expression differently in two
+// places, and a hand is the same bits alone and among others.
+template <typename Kind>
+__attribute__((noinline)) void place(const Mesh& mesh, const MeshHand* hand, int hands, int block, int blocks,
+                                     const typename Kind::Sum* sum) {
+    for (int h = 0; h < hands; ++h)
+        for (int b = 0; b < blocks; ++b, sum += 3) place_one<Kind>(mesh, hand[h], block + b, sum);
 }
 
 // H hands x B blocks. The lines that it will write are fetched while it sums.
@@ -102,23 +126,7 @@ void tile(const Mesh& mesh, const MeshHand* hand, int block) {
             for (int v = 0; v < V; ++v) sum[h][v] = Kind::add(sum[h][v], weight[v], input);
         }
     }
-    for (int h = 0; h < H; ++h)
-        for (int b = 0; b < B; ++b) {
-            Vec at[3];
-            const ptrdiff_t here = static_cast<ptrdiff_t>(block + b) * 3 * kLanes;
-            for (int i = 0; i < 3; ++i) {
-                const float* const scale = Kind::kBytes == 1 ? mesh.pose_scale + here + i * kLanes : nullptr;
-                at[i] = load(mesh.rest + here + i * kLanes);
-                if (hand[h].betas != nullptr) {
-                    Vec shaped = {};
-                    for (int k = 0; k < kBetas; ++k)
-                        shaped += load(mesh.shape + here * kBetas + (3 * k + i) * kLanes) * hand[h].betas[k];
-                    at[i] += shaped;
-                }
-                at[i] += Kind::finish(sum[h][3 * b + i], scale, hand[h].scale);
-            }
-            skin(mesh, hand[h], block + b, {at[0], at[1], at[2]});
-        }
+    place<Kind>(mesh, hand, H, block, B, &sum[0][0]);
 }
 
 // Blocks outside, hands inside: a block's pose blends are fetched once and stay in cache for all hands.

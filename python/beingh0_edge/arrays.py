@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beingh0_edge.types import FloatArray
+
 ArrayLike = npt.NDArray[Any]
+FLOAT32 = np.dtype(np.float32)
 
 
 def as_array(value: Any) -> ArrayLike:
@@ -20,6 +23,16 @@ def as_array(value: Any) -> ArrayLike:
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
     return np.asarray(value)
+
+
+def output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
+    """`given` if results of that shape can be written into it, a new array if it is None. Raises: ValueError."""
+    if given is None:
+        return np.empty(shape, np.float32)
+    if given.shape != shape or given.dtype is not FLOAT32 or not given.flags.carray:
+        raise ValueError(f"{name}: expected writeable, C-contiguous float32{list(shape)}, "
+                         f"got {given.dtype}{list(given.shape)}")
+    return given
 
 
 def shares(items: int, threads: int, at_least: int) -> list[slice]:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from beingh0_edge import _kernels, safe_pickle
-from beingh0_edge.arrays import ArrayLike, Workers, as_array, shares
+from beingh0_edge.arrays import FLOAT32, ArrayLike, Workers, as_array, output, shares
 from beingh0_edge.errors import BundleError
 from beingh0_edge.rotations import Rot6dLayout
 from beingh0_edge.types import SIDES, FloatArray, IntArray, Side
@@ -181,9 +181,11 @@ class HandModel:
                 shape = _broadcast("betas", shape, batch)
         offset = None if trans is None else _broadcast("trans", _floats("trans", trans, (3,)), batch)
         width = pose.shape[-1] if kind == "pca" else 3 * JOINTS
-        joints = _output("joints", (*batch, KEYPOINTS, 3), out.joints if out else None)
-        mesh = _output("vertices", (*batch, VERTICES, 3), out.vertices if out else None) if vertices else None
-        slope = _output("jacobian", (*batch, KEYPOINTS, 3, width), out.jacobian if out else None) if jacobian else None
+        joints = output("out.joints", (*batch, KEYPOINTS, 3), out.joints if out else None)
+        mesh = output("out.vertices", (*batch, VERTICES, 3), out.vertices if out else None) if vertices else None
+        slope = None
+        if jacobian:
+            slope = output("out.jacobian", (*batch, KEYPOINTS, 3, width), out.jacobian if out else None)
         if out is None or out.vertices is not mesh or out.jacobian is not slope:
             out = HandPoints(joints, mesh, slope)
         flat = joints if len(batch) == 1 else joints.reshape(-1, KEYPOINTS, 3)
@@ -204,13 +206,12 @@ class HandModel:
         return out
 
 
-_FLOAT32 = np.dtype(np.float32)
 _NO_BETAS = np.zeros(BETAS, np.float32)
 _TIP_SETS = {name: i for i, name in enumerate(TIP_VERTICES)}
 
 
 def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
-    if type(value) is np.ndarray and value.dtype is _FLOAT32 and value.shape[-len(tail):] == tail \
+    if type(value) is np.ndarray and value.dtype is FLOAT32 and value.shape[-len(tail):] == tail \
             and value.flags.c_contiguous:
         return value
     array = as_array(value)
@@ -218,15 +219,6 @@ def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
         raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "
                          f"got {array.dtype}{list(array.shape)}")
     return np.ascontiguousarray(array, np.float32)  # that it is finite, the kernel checks
-
-
-def _output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
-    if given is None:
-        return np.empty(shape, np.float32)
-    if given.shape != shape or given.dtype is not _FLOAT32 or not given.flags.carray:
-        raise ValueError(f"out.{name}: expected writeable, C-contiguous float32{list(shape)}, "
-                         f"got {given.dtype}{list(given.shape)}")
-    return given
 
 
 def _broadcast(name: str, value: FloatArray, batch: tuple[int, ...]) -> FloatArray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from beingh0_edge import _kernels
-from beingh0_edge.arrays import ArrayLike, Workers, as_array, shares
+from beingh0_edge.arrays import ArrayLike, Workers, as_array, output, shares
 from beingh0_edge.errors import BundleError, TokenError
 from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart, Weights
 from beingh0_edge.types import FloatArray, IntArray
@@ -101,23 +101,27 @@ class MotionTokenizer:
         """float32[groups, 1 if shared else quantizers, nb_code, code_dim / groups], read-only; by index or name."""
         return self._codebooks[self._index(part)]
 
-    def decode(self, ids: ArrayLike) -> FloatArray:
+    def decode(self, ids: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
         """Integer [..., ids_per_block] (the N of <motion_id_N>) -> float32[..., window, dims], de-normalised.
 
+        out  an earlier result of the same shape to be written over and returned; left as it was if ids are refused
         An id counts by its position: one from another quantizer's range decodes as upstream decodes it, modulo nb_code.
-        Raises: TokenError with the position of the first id outside its part's range, or if blocks are not whole.
+        Raises: TokenError with the position of the first id outside its part's range, or if blocks are not whole;
+        ValueError for an `out` that does not fit.
         """
         blocks, batch = self._blocks(ids)
-        out = np.empty((len(blocks), self.window, self.dims), np.float32)
+        for part, kernel in zip(self._parts, self._kernels, strict=True):
+            self._check_range(blocks, part, kernel)
+        features = output("out", (*batch, self.window, self.dims), out)
+        rows = features.reshape(-1, self.window, self.dims)
         tasks: list[Callable[[], None]] = []
         column = 0
         for part, kernel in zip(self._parts, self._kernels, strict=True):
-            self._check_range(blocks, part, kernel)
-            tasks += [partial(kernel.decode, blocks[share], part.start, out[share], column)
+            tasks += [partial(kernel.decode, blocks[share], part.start, rows[share], column)
                       for share in self._shares(len(blocks))]
             column += part.dims
         self._workers.run(tasks)
-        return out.reshape(*batch, self.window, self.dims)
+        return features
 
     def encode(self, *part_features: ArrayLike) -> IntArray:
         """Features float[..., window, dims of the part], one array per part -> int32[..., ids_per_block].

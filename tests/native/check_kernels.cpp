@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "pool.hpp"
 
 using namespace beingh0;
 
@@ -134,16 +135,19 @@ void check_part(Reader& in, int threads, const std::string& isa) {
         GrqPart part(geometry, books.f.data(), mean.f.data(), std.f.data(), static_cast<Storage>(s));
         for (const Layer& layer : layers) add(part, layer);
         if (!part.complete()) throw std::runtime_error("the layers do not fit the geometry");
+        part.encoder().gather();
+        part.decoder().gather();
+        Pool<GrqPart::Scratch> scratches;
         std::vector<std::vector<float>> decoded(static_cast<std::size_t>(threads));
         std::vector<std::vector<std::int32_t>> encoded(static_cast<std::size_t>(threads));
         on_threads(threads, [&](int t) {
-            GrqPart::Scratch scratch(part);
+            const auto scratch = scratches.take(part);
             auto& out = decoded[static_cast<std::size_t>(t)];
             auto& found = encoded[static_cast<std::size_t>(t)];
             out.resize(features.f.size());
             found.resize(codes.i.size());
-            part.decode(ids.i.data(), part.ids_per_block(), ids.shape[0], out.data(), g[8], scratch);
-            part.encode(motion.f.data(), motion.shape[0], found.data(), part.ids_per_block(), scratch);
+            part.decode(ids.i.data(), part.ids_per_block(), ids.shape[0], out.data(), g[8], *scratch);
+            part.encode(motion.f.data(), motion.shape[0], found.data(), part.ids_per_block(), *scratch);
         });
         for (const auto& out : decoded)
             report(isa + " decode, storage " + std::to_string(s), difference(out, features.f, true), kSmall[s]);
@@ -166,8 +170,9 @@ void check_hand(Reader& in, int threads, const std::string& isa) {
                               weights.f.data(), components.f.data(), mean.f.data(), tips.i.data(), parents.i.data(),
                               static_cast<Storage>(s)});
         std::vector<double> errors(static_cast<std::size_t>(threads) * 2);
+        Pool<HandModel::Scratch> scratches;
         on_threads(threads, [&](int t) {
-            HandModel::Scratch scratch(hand);
+            const auto scratch = scratches.take(hand);
             std::vector<float> points(keypoints.f.size()), mesh(vertices.f.size());
             HandModel::Batch batch{};
             batch.count = pose.shape[0];
@@ -176,11 +181,11 @@ void check_hand(Reader& in, int threads, const std::string& isa) {
             batch.betas = betas.f.data();
             batch.betas_per_hand = true;
             batch.keypoints = points.data();
-            hand.forward(batch, scratch);
+            hand.forward(batch, *scratch);
             errors[static_cast<std::size_t>(2 * t)] = difference(points, keypoints.f, false);
             batch.trans = trans.f.data();
             batch.vertices = mesh.data();
-            hand.forward(batch, scratch);
+            hand.forward(batch, *scratch);
             errors[static_cast<std::size_t>(2 * t + 1)] = difference(mesh, vertices.f, false);
         });
         for (int t = 0; t < threads; ++t) {

@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy_reference as reference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beingh0_edge import _kernels
 
+RELATIVE = 1e-5  # of the largest value; the kernel sums in float32
 GROUPS, QUANTIZERS, CODES, CODE_DIM, WIDTH, DIMS, WINDOW, FRAMES, POSITIONS, OFFSET = 2, 3, 8, 12, 20, 5, 7, 8, 4, 100
 IDS = GROUPS * QUANTIZERS * POSITIONS
 
@@ -90,6 +92,48 @@ def test_a_block_encodes_to_the_same_ids_alone_and_among_others(blocks: int) -> 
         assert np.array_equal(alone[0], together[i])
     assert together.min() >= OFFSET
     assert together.max() < OFFSET + CODES * QUANTIZERS
+
+
+@pytest.mark.parametrize("codebooks", [1, QUANTIZERS])
+@pytest.mark.parametrize("norm", ["none", "affine", "layer", "group"])
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu"])
+def test_encoding_and_decoding_are_the_formulas(activation: str, norm: str, codebooks: int) -> None:
+    """Against numpy in float64, every activation, norm and kind of codebook."""
+    rng = np.random.default_rng(8)
+    arguments: dict[str, Any] = {
+        "codebooks": weights(rng, GROUPS, codebooks, CODES, CODE_DIM // GROUPS) * 5, "mean": weights(rng, DIMS),
+        "std": np.full(DIMS, 0.7, np.float32), "quantizers": QUANTIZERS, "window": WINDOW, "frames": FRAMES,
+        "positions": POSITIONS, "id_offset": OFFSET}
+    width = 64
+    scales = {} if norm == "none" else {f"{name}{i}": 1 + 0.3 * weights(rng, width, 1)[:, 0] for i in (1, 2)
+                                        for name in ("scale", "shift")}
+    kernel, formula = _kernels.GrqPart(**arguments), reference.GrqPart(**arguments)
+    for encoder, shapes in ((True, [(width, DIMS, 3), (width, width, 4), (CODE_DIM, width, 3)]),
+                            (False, [(width, CODE_DIM, 3), (width, width, 3), (DIMS, width, 3)])):
+        for i, shape in enumerate(shapes):
+            layer: dict[str, Any] = {
+                "encoder": encoder, "weight": weights(rng, *shape), "bias": weights(rng, shape[0]),
+                "stride": 2 if shape[2] == 4 else 1, "upsample": not encoder and i == 1, "relu": i == 0}
+            kernel.add_conv(**layer)
+            formula.add_conv(**layer)
+            if i == 1:
+                block: dict[str, Any] = {
+                    "encoder": encoder, "dilation": 3, "activation": activation, "norm": norm, **scales,
+                    "weight1": weights(rng, width, width, 3), "bias1": weights(rng, width),
+                    "weight2": weights(rng, width, width, 1), "bias2": weights(rng, width)}
+                kernel.add_residual(**block)
+                formula.add_residual(**block)
+    kernel.finish()
+    features = rng.standard_normal((3, WINDOW, DIMS)).astype(np.float32)
+    latent, ids, decoded = kernel.latent(features), np.zeros((3, IDS), np.int32), np.zeros_like(features)
+    kernel.encode(features, ids, 0)
+    kernel.decode(ids, 0, decoded, 0)
+    for i, codes in enumerate(ids.reshape(3, GROUPS, POSITIONS, QUANTIZERS)):
+        for ours, exact in ((latent[i], formula.latent(features[i])), (decoded[i], formula.decode(codes))):
+            assert np.abs(ours - exact).max() < RELATIVE * np.abs(exact).max()
+        expected, margin = formula.encode(features[i])
+        assert margin.min() > 1e-4  # no code is a matter of rounding
+        assert np.array_equal(codes, expected)
 
 
 def test_only_the_own_columns_and_slots_are_touched() -> None:

@@ -60,16 +60,6 @@ def test_keypoints_and_mesh_agree_with_numpy(count: int, tips: str) -> None:
         assert np.abs(mesh[i] - expected_mesh).max() < TOLERANCE_M
 
 
-def test_a_hand_moves_the_same_alone_and_among_others() -> None:
-    rng = np.random.default_rng(1)
-    pose = rng.normal(0, 0.8, (19, 48))
-    keypoints, mesh = forward(pose, np.ones(10))
-    for i in range(len(pose)):
-        alone, alone_mesh = forward(pose[i], np.ones(10))
-        assert np.array_equal(alone[0], keypoints[i])
-        assert np.array_equal(alone_mesh[0], mesh[i])
-
-
 def test_betas_for_all_and_per_hand_agree() -> None:
     rng = np.random.default_rng(2)
     pose, betas = rng.normal(0, 0.8, (5, 48)), rng.normal(0, 2, 10)
@@ -129,6 +119,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize(("name", "wrong", "message"), [
     ("pose", np.zeros((1, 16, 3)), r"pose: expected float32\[N, 16, 3\], got float64\[1, 16, 3\]"),
     ("pose", np.zeros((1, 15, 3), np.float32), r"pose: expected float32\[N, 16, 3\], got float32\[1, 15, 3\]"),
+    ("pose", np.zeros(193, np.uint8)[1:].view(np.float32).reshape(1, 16, 3), r"got float32\[1, 16, 3\] not aligned"),
     ("pose", np.zeros((2, 16, 3), np.float32)[:, ::-1], "not C-contiguous"),
     ("betas", np.zeros((2, 10), np.float32), r"betas: expected float32\[1, 10\], got float32\[2, 10\]"),
     ("trans", np.zeros((2, 3), np.float32), r"trans: expected float32\[1, 3\], got float32\[2, 3\]"),
@@ -264,6 +255,24 @@ def test_smaller_pose_blends_move_the_mesh_little_and_the_joints_not_at_all(
     assert near.vertices is not None
     assert np.array_equal(exact.joints, near.joints)
     assert 0 < np.sqrt(((exact.vertices - near.vertices)**2).mean()) < tolerance_m
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("isa", _kernels.available_isas())
+def test_a_hand_is_the_same_bits_alone_and_among_others(isa: str, storage: Weights) -> None:
+    before = _kernels.isa()
+    _kernels.use_isa(isa)
+    hand = HandModel(ARRAYS, pose_blends=storage)
+    _kernels.use_isa(before)
+    rng = np.random.default_rng(12)
+    pose, betas = rng.normal(0, 0.5, (31, 48)), rng.normal(0, 1, (31, 10))  # 16, then 8, 4, 2 and 1
+    together = hand.forward(pose, betas, vertices=True)
+    assert together.vertices is not None
+    for i in (0, 7, 15, 16, 23, 27, 29, 30):
+        alone = hand.forward(pose[i: i + 1], betas[i: i + 1], vertices=True)
+        assert np.array_equal(alone.joints[0], together.joints[i])
+        assert alone.vertices is not None
+        assert np.array_equal(alone.vertices[0], together.vertices[i])
 
 
 def test_a_result_can_be_written_over() -> None:

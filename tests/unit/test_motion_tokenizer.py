@@ -413,3 +413,20 @@ def test_upstreams_name_order_decides_between_several_weights(tmp_path: Path) ->
     shutil.copy(tmp_path / "other" / "net_best_mpjpe.safetensors", tmp_path / "whole" / "overfit.safetensors")
     other = MotionTokenizer.load(tmp_path / "other").codebook(0)
     assert np.array_equal(MotionTokenizer.load(tmp_path / "whole").codebook(0), other)
+
+
+def test_features_can_be_written_over(tmp_path: Path) -> None:
+    write(tmp_path / "whole", 0, use_part=None)
+    tokenizer = MotionTokenizer.load(tmp_path / "whole")
+    ids = np.random.default_rng(3).integers(0, 10, (2, 2, 2, tokenizer.ids_per_block // 6, 3))
+    ids = (ids + 10 * np.arange(3)).reshape(2, 2, -1)
+    expected = tokenizer.decode(ids)
+    old = np.zeros_like(expected)
+    assert tokenizer.decode(ids, out=old) is old
+    assert np.array_equal(old, expected)
+    with pytest.raises(TokenError):
+        tokenizer.decode(ids + 1000, out=old)
+    assert np.array_equal(old, expected)
+    for wrong in (np.zeros_like(expected[0]), expected.astype(np.float64), np.repeat(expected, 2, -1)[..., ::2]):
+        with pytest.raises(ValueError, match=r"out: expected writeable, C-contiguous float32\[2, 2, 7, 51\]"):
+            tokenizer.decode(ids, out=wrong)
