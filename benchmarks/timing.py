@@ -73,7 +73,7 @@ def race(contenders: dict[str, Callable[[], object]], seconds: float) -> dict[st
 
 
 class Probe:
-    """What one core of this machine can do, as contenders of a race, so that a bound is measured beside what it bounds.
+    """What one core of this machine can do, as contenders of a race: bounds are measured beside what they bound.
 
     Compiles probe.cpp for this machine.
     """
@@ -92,7 +92,7 @@ class Probe:
         self._flops = {name: self._multiply(name)() for name in ("fma", "pairs")}
 
     def contenders(self, sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
-        """To be raced beside what `bound` is asked about: multiplying, and reading as many bytes as `sizes` names."""
+        """To be raced beside what `bounds` is asked about: multiplying, and reading as many bytes as `sizes` names."""
         found = {name: self._multiply(name) for name, flops in self._flops.items() if flops}
         for size in sizes:
             block = ctypes.c_size_t(size // 1024 * 1024)
@@ -103,12 +103,11 @@ class Probe:
                                                         self._reads(size), ahead)
         return found
 
-    def bound(self, timings: dict[str, Timing], size: int, flops: float, pairs: bool) -> Timing:
-        """How long the machine reads `size` bytes or multiplies `flops`, whichever takes longer."""
+    def bounds(self, timings: dict[str, Timing], size: int, flops: float, pairs: bool) -> tuple[Timing, Timing]:
+        """How long the machine reads `size` bytes, and how long it multiplies `flops`."""
         reading = min((timings[f"read {size} {ahead}"] for ahead in (0, self._AHEAD)), key=lambda t: t.median)
         kind = "pairs" if pairs and self._flops["pairs"] else "fma"
-        return max(reading.times(1 / self._reads(size)), timings[kind].times(flops / self._flops[kind]),
-                   key=lambda t: t.median)
+        return reading.times(1 / self._reads(size)), timings[kind].times(flops / self._flops[kind])
 
     def text(self, timings: dict[str, Timing]) -> str:
         parts = [f"{self._flops[name] / timings[name].median * 1e-3:.0f} GFLOP/s of {kind}" for name, kind in

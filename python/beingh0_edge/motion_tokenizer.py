@@ -18,6 +18,7 @@ from beingh0_edge.types import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 
+_INT32 = np.dtype(np.int32)
 _BLOCKS_PER_THREAD = 4  # with fewer, every thread would read all weights for little
 
 
@@ -35,12 +36,15 @@ class MotionTokenizer:
         self._parts: list[TokenizerPart] = []
         self._kernels: list[_kernels.GrqPart] = []
         self._codebooks: list[FloatArray] = []
+        self._ids_per_block = self._dims = 0
         for folder in folders:
             source = TokenizerFolder(folder)
-            part = source.geometry(offset=sum(p.num_ids for p in self._parts), start=self.ids_per_block)
+            part = source.geometry(offset=sum(p.num_ids for p in self._parts), start=self._ids_per_block)
             self._codebooks.append(source.codebooks(part))
             self._kernels.append(source.build(part, self._codebooks[-1], weights))
             self._parts.append(part)
+            self._ids_per_block += part.ids_per_block
+            self._dims += part.dims
         first = self._parts[0]
         for part, folder in zip(self._parts, folders, strict=True):
             if (part.window, part.fps) != (first.window, first.fps):
@@ -77,7 +81,7 @@ class MotionTokenizer:
 
     @property
     def ids_per_block(self) -> int:
-        return sum(part.ids_per_block for part in self._parts)
+        return self._ids_per_block
 
     @property
     def num_ids(self) -> int:
@@ -86,7 +90,7 @@ class MotionTokenizer:
 
     @property
     def dims(self) -> int:
-        return sum(part.dims for part in self._parts)
+        return self._dims
 
     @property
     def window(self) -> int:
@@ -112,13 +116,16 @@ class MotionTokenizer:
         blocks, batch = self._blocks(ids)
         for part, kernel in zip(self._parts, self._kernels, strict=True):
             self._check_range(blocks, part, kernel)
-        features = output("out", (*batch, self.window, self.dims), out)
-        rows = features.reshape(-1, self.window, self.dims)
+        features = output("out", (*batch, self.window, self._dims), out)
+        rows = features if len(batch) == 1 else features.reshape(-1, self.window, self._dims)
         tasks: list[Callable[[], None]] = []
         column = 0
         for part, kernel in zip(self._parts, self._kernels, strict=True):
-            tasks += [partial(kernel.decode, blocks[share], part.start, rows[share], column)
-                      for share in self._shares(len(blocks))]
+            if self._workers.threads == 1:
+                kernel.decode(blocks, part.start, rows, column)
+            else:
+                tasks += [partial(kernel.decode, blocks[share], part.start, rows[share], column)
+                          for share in self._shares(len(blocks))]
             column += part.dims
         self._workers.run(tasks)
         return features
@@ -171,6 +178,8 @@ class MotionTokenizer:
 
     def _blocks(self, ids: ArrayLike) -> tuple[IntArray, tuple[int, ...]]:
         array = as_array(ids)
+        if array.dtype is _INT32 and array.ndim == 2 and array.flags.carray and array.shape[1] == self._ids_per_block:
+            return array, array.shape[:1]
         if array.dtype.kind not in "iu":
             raise TypeError(f"ids: expected integers, got {array.dtype}")
         if array.ndim < 1 or array.shape[-1] != self.ids_per_block:
