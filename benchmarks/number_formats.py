@@ -59,7 +59,8 @@ Array = npt.NDArray[Any]
 ORIGINAL: Key = ("F32", "fp32")
 ROWS: tuple[Key, ...] = (
     ORIGINAL, ("F16", "fp16"), ("BF16", "fp16"), ("Q8_0", "fp16"), ("Q6_K", "fp16"), ("Q5_K_M", "fp16"),
-    ("Q4_K_M", "fp16"), ("Q4_MIX", "fp16"), ("IQ4_NL", "fp16"), ("Q4_0", "fp16"), ("Q8_0", "fp32"), ("Q8_0", "int8"))
+    ("Q4_K_M", "fp16"), ("Q4_MIX", "fp16"), ("IQ4_NL", "fp16"), ("Q4_0", "fp16"), ("Q8_0", "fp32"),
+    ("Q8_0", "int8_dynamic"), ("Q8_0", "int8"))
 CLAIMS = {("Q8_0", "fp16"): 0.01, ("Q4_MIX", "fp16"): 0.05}
 """Row -> the change of MPJPE that it should stay below."""
 MARKS = ("<!-- number formats: printed by benchmarks/number_formats.py -->", "<!-- end of number formats -->")
