@@ -7,6 +7,7 @@ look, stop and e-stop. When the driving client goes, however it goes, the hand s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -161,6 +162,9 @@ class Server:
 
     def run(self) -> None:
         """One thread for all clients: a request takes at most a cycle, and a bad client is cut off."""
+        if self._loop.snapshot()["realtime"]:  # a command must not wait for a processor either
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
         try:
             state = ""
             while True:
