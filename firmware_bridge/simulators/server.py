@@ -92,7 +92,7 @@ class Server(abc.ABC):
         self._faults = wiring.faults
         self._chance = random.Random(wiring.seed)
         self._line_free_s = 0.0
-        self._delivered_s = 0.0
+        self._delivered_s = self._late_s = 0.0
         self._typed = b""
         self._trace = open(wiring.trace, "w", buffering=1) if wiring.trace else None  # noqa: SIM115  (until the end)
 
@@ -136,14 +136,20 @@ class Server(abc.ABC):
             if due_s is not None and now_s >= due_s:
                 said = self._device.speak(now_s)
                 if said:
-                    self._answer(b"", said, now_s, 0.0)
+                    self._line_free_s = max(now_s, self._line_free_s)
+                    self._answer(b"", said, 0.0)
 
     def handle(self, data: bytes, now_s: float) -> None:
         """Bytes from the client."""
         if self._trace is not None:
             self._trace.write(f"{now_s:.6f} {data.hex()}\n")
+        # This machine woke us late for the last reply, which a hand's own clock is not; who answers it at once has been
+        # kept waiting by that, and gets the time back.
+        heard_s = now_s - self._late_s if now_s - self._delivered_s < _AT_ONCE_S else now_s
+        self._late_s = 0.0
+        self._line_free_s = max(heard_s, self._line_free_s) + self._wire_s(data)
         for request, reply, pause_s in self._device.receive(data, now_s):
-            self._answer(request, reply, now_s, pause_s)
+            self._answer(request, reply, pause_s)
 
     def _obey(self) -> bool:
         chunk = os.read(0, 4096)
@@ -179,16 +185,12 @@ class Server(abc.ABC):
         else:
             raise ValueError(f"unknown command {line!r}; known: fault, unplug, replug, reset, set NAME=VALUE")
 
-    def _answer(self, request: bytes, reply: bytes, received_s: float, pause_s: float) -> None:
+    def _answer(self, request: bytes, reply: bytes, pause_s: float) -> None:
         def strikes(name: str) -> float | None:
             fault = self._faults.strike(name, self._chance)
             return None if fault is None else fault.value
 
-        # This machine woke us late for the last reply, which a hand's own clock is not; who answers it at once has been
-        # kept waiting by that, and gets the time back.
-        late_s = self._delivered_s - self._line_free_s
-        heard_s = received_s - late_s if received_s - self._delivered_s < _AT_ONCE_S else received_s
-        start = max(heard_s, self._line_free_s) + self._wire_s(request) + pause_s
+        start = self._line_free_s + pause_s
         if strikes("drop") is not None:
             self._line_free_s = start
             return
@@ -223,7 +225,8 @@ class Server(abc.ABC):
         wait = self._line_free_s - time.monotonic()
         if wait > 0:
             time.sleep(wait)
-        self._delivered_s = max(time.monotonic(), self._line_free_s)
+        self._delivered_s = time.monotonic()
+        self._late_s = max(0.0, self._delivered_s - self._line_free_s)
         self.deliver(data)
 
 
