@@ -15,6 +15,11 @@
 #include <cstring>
 
 namespace bridge {
+namespace {
+
+constexpr int kMostDiscarded = 1000;
+
+}  // namespace
 
 void SocketCanBus::open() {
   close();
@@ -40,10 +45,13 @@ void SocketCanBus::open() {
   const can_err_mask_t errors = CAN_ERR_BUSOFF | CAN_ERR_ACK | CAN_ERR_CRTL | CAN_ERR_TX_TIMEOUT;
   setsockopt(fd, SOL_CAN_RAW, CAN_RAW_ERR_FILTER, &errors, sizeof errors);
   const int on = 1;
-  if (fd_frames_ && setsockopt(fd, SOL_CAN_RAW, CAN_RAW_FD_FRAMES, &on, sizeof on) != 0)
+  // The socket takes the option on any interface; whether CAN-FD frames fit through this one is told by its MTU.
+  if (fd_frames_ && (setsockopt(fd, SOL_CAN_RAW, CAN_RAW_FD_FRAMES, &on, sizeof on) != 0 ||
+                     ioctl(fd, SIOCGIFMTU, &request) != 0 || request.ifr_mtu < static_cast<int>(CANFD_MTU)))
     fail(EPROTONOSUPPORT, "the interface does not do CAN-FD (ip link set ... dbitrate 5000000 fd on)");
   if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fail(errno, std::strerror(errno));
   fd_ = fd;
+  bus_off_ = false;
 }
 
 void SocketCanBus::close() {
@@ -52,7 +60,13 @@ void SocketCanBus::close() {
   fd_ = -1;
 }
 
+void SocketCanBus::note_error(std::uint32_t kind) {
+  ++errors_;
+  bus_off_ |= (kind & CAN_ERR_BUSOFF) != 0;
+}
+
 IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
+  if (bus_off_) return IoStatus::hung_up;
   canfd_frame raw{};  // starts like a can_frame
   raw.can_id = frame.id | (frame.extended ? CAN_EFF_FLAG : 0) | (frame.remote ? CAN_RTR_FLAG : 0);
   raw.len = frame.size;
@@ -81,12 +95,12 @@ IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
 
 IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
   for (;;) {
+    if (bus_off_) return IoStatus::hung_up;
     canfd_frame raw{};
     const ssize_t count = ::read(fd_, &raw, sizeof raw);
     if (count == CAN_MTU || count == CANFD_MTU) {
       if (raw.can_id & CAN_ERR_FLAG) {
-        ++errors_;
-        if (raw.can_id & CAN_ERR_BUSOFF) return IoStatus::hung_up;
+        note_error(raw.can_id);
         continue;
       }
       frame = CanFrame{};
@@ -108,7 +122,10 @@ IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
 std::size_t SocketCanBus::discard_input() {
   std::size_t frames = 0;
   canfd_frame raw{};
-  while (frames < 1000 && ::read(fd_, &raw, sizeof raw) > 0) ++frames;
+  for (int i = 0; i < kMostDiscarded && ::read(fd_, &raw, sizeof raw) > 0; ++i) {
+    if (raw.can_id & CAN_ERR_FLAG) note_error(raw.can_id);  // a bus-off may come between two transactions
+    else ++frames;
+  }
   return frames;
 }
 

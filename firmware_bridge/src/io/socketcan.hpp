@@ -23,7 +23,10 @@ class SocketCanBus final : public CanBus {
  private:
   const std::string interface_;
   const bool fd_frames_;
+  void note_error(std::uint32_t kind);
+
   int fd_ = -1;
+  bool bus_off_ = false;
   std::uint64_t errors_ = 0;  // error frames: bus-off, no acknowledgement, ...
 };
 
