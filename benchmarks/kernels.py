@@ -3,7 +3,7 @@
     python -m pip install ".[bench]"
     python benchmarks/kernels.py                # some minutes; prints the tables
     python benchmarks/kernels.py --write        # also docs/kernels.md, its picture and json
-    python benchmarks/kernels.py --no-compile   # without torch.compile, which compiles for minutes
+    python benchmarks/kernels.py --no-compile   # without torch.compile, which compiles for minutes (batch 1 alone)
 
 Everything runs on one thread and is timed by the time that thread computes (see timing.py). A bound is how long this
 machine reads as many bytes again and again, from whichever cache or memory they then come, or multiplies as often,
@@ -132,7 +132,7 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
     for name, call in calls.items():  # compare first
         error = np.abs(np.asarray(call()) - mano_frame(exact.vertices, hand)).max()
         assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
-    if options.compile:
+    if options.compile and batch == 1:
         compiled = torch.compile(in_torch, dynamic=False)
         calls["torch.compile"] = lambda: compiled(tensor)
     flat, betas, joints = pose.reshape(-1, 16, 3), np.zeros(10, np.float32), exact.joints
@@ -235,7 +235,7 @@ def tokenizer_batch(batch: int, probe: Probe, options: argparse.Namespace,
     for name, call in calls.items():  # compare first
         error = np.abs(call() - exact).max() / np.abs(exact).max()
         assert error < TOLERANCE_RELATIVE, f"{name}: {error}"
-    if options.compile:
+    if options.compile and batch == 1:
         compiled = [torch.compile(model.decode, dynamic=False) for model in models]
         calls["torch.compile"] = lambda: [m(i) for m, i in zip(compiled, parts, strict=True)]
     out = np.empty_like(exact)

@@ -222,7 +222,9 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
 
         float* const feature = s.features.data() + h * kFeatureStride;
         features[h] = {feature, nullptr, nullptr, 1.0f};
-        for (int k = 0; k < kPoseDirs; ++k) feature[k] = it.rotations[9 + k] - (k % 9 % 4 == 0 ? 1.0f : 0.0f);
+        static constexpr float kUnturned[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+        for (int k = 0; k < kPoseDirs; k += 9)
+            for (int i = 0; i < 9; ++i) feature[k + i] = it.rotations[9 + k + i] - kUnturned[i];
 
         static constexpr Affine identity = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0};
         for (int j = 0; j < kJoints; ++j) {

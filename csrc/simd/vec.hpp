@@ -44,6 +44,27 @@ BEINGH0_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p
 BEINGH0_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 BEINGH0_INLINE Vec splat(float x) { return x - Vec{}; }
 
+BEINGH0_INLINE Vec root(Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_sqrt_ps((__mmask16)-1, (__m512)x);  // the plain one warns in GCC 12
+#elif defined(__AVX__)
+    return (Vec)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE__)
+    return (Vec)_mm_sqrt_ps((__m128)x);
+#elif defined(__aarch64__)
+    return (Vec)vsqrtq_f32((float32x4_t)x);
+#else
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+    return x;
+#endif
+}
+
+// Nearest integer, ties to even; beyond 2^22 within one.
+BEINGH0_INLINE Vec nearest(Vec x) {
+    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
+    return (x + kShift) - kShift;
+}
+
 // sum[i] + a[2i] b[2i] + a[2i+1] b[2i+1]
 BEINGH0_INLINE IntVec add_products(IntVec sum, ShortVec a, ShortVec b) {
 #if defined(__AVX512VNNI__)
