@@ -5,7 +5,25 @@ namespace beingh0 {
 namespace BEINGH0_ISA {
 namespace {
 
-constexpr int kBlock = 16;
+constexpr int kBlock = 16, kDoubles = kLanes / 2;
+
+typedef double Doubles __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(double)), may_alias));
+typedef float Floats __attribute__((vector_size(kDoubles * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+BEINGH0_INLINE Doubles root_of(Doubles x) {
+#if defined(__AVX512F__)
+    return (Doubles)_mm512_maskz_sqrt_pd((__mmask8)-1, (__m512d)x);
+#elif defined(__AVX__)
+    return (Doubles)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__SSE2__)
+    return (Doubles)_mm_sqrt_pd((__m128d)x);
+#elif defined(__aarch64__)
+    return (Doubles)vsqrtq_f64((float64x2_t)x);
+#else
+    for (int i = 0; i < kDoubles; ++i) x[i] = __builtin_sqrt(x[i]);
+    return x;
+#endif
+}
 
 void block(const float* axis_angle, int count, float* matrix) noexcept {
     float v[3][kBlock] = {};
@@ -56,25 +74,30 @@ void block_6d(const float* rot6d, int count, bool interleaved, float* matrix) no
             b[i][j] = rot6d[6 * j + second + i * step];
         }
     float m[9][kBlock];
-    for (int j = 0; j < kBlock; ++j) {
-        double x = a[0][j], y = a[1][j], z = a[2][j], u = b[0][j], v = b[1][j], w = b[2][j];
-        double size = __builtin_sqrt(x * x + y * y + z * z);
-        double gain = 1.0 / (size > kFloor ? size : kFloor);
+    const Doubles floor = Doubles{} + kFloor;
+    for (int j = 0; j < kBlock; j += kDoubles) {
+        const auto read = [j](const double* row) { return *reinterpret_cast<const Doubles*>(row + j); };
+        const auto write = [j](float* row, Doubles value) {
+            *reinterpret_cast<Floats*>(row + j) = __builtin_convertvector(value, Floats);
+        };
+        Doubles x = read(a[0]), y = read(a[1]), z = read(a[2]), u = read(b[0]), v = read(b[1]), w = read(b[2]);
+        Doubles size = root_of(x * x + y * y + z * z);
+        Doubles gain = 1.0 / (size > floor ? size : floor);
         x *= gain, y *= gain, z *= gain;
-        const double dot = x * u + y * v + z * w;
+        const Doubles dot = x * u + y * v + z * w;
         u -= dot * x, v -= dot * y, w -= dot * z;
-        size = __builtin_sqrt(u * u + v * v + w * w);
-        gain = 1.0 / (size > kFloor ? size : kFloor);
+        size = root_of(u * u + v * v + w * w);
+        gain = 1.0 / (size > floor ? size : floor);
         u *= gain, v *= gain, w *= gain;
-        m[0][j] = static_cast<float>(x);
-        m[1][j] = static_cast<float>(u);
-        m[2][j] = static_cast<float>(y * w - z * v);
-        m[3][j] = static_cast<float>(y);
-        m[4][j] = static_cast<float>(v);
-        m[5][j] = static_cast<float>(z * u - x * w);
-        m[6][j] = static_cast<float>(z);
-        m[7][j] = static_cast<float>(w);
-        m[8][j] = static_cast<float>(x * v - y * u);
+        write(m[0], x);
+        write(m[1], u);
+        write(m[2], y * w - z * v);
+        write(m[3], y);
+        write(m[4], v);
+        write(m[5], z * u - x * w);
+        write(m[6], z);
+        write(m[7], w);
+        write(m[8], x * v - y * u);
     }
     for (int j = 0; j < count; ++j)
         for (int i = 0; i < 9; ++i) matrix[9 * j + i] = m[i][j];
