@@ -76,15 +76,17 @@ def rtu_answer(registers: Registers, frame: bytes, now_s: float) -> bytes | None
     return reply + crc16(reply)
 
 
-class ModbusRtu(SerialDevice):
-    """`id function fields crc`; a request is what stands between two silences."""
-
+class _ModbusDevice(SerialDevice):
     def __init__(self, registers: Registers) -> None:
         super().__init__()
         self._registers = registers
 
     def set(self, name: str, value: str) -> None:
         self._registers.set(name, value)
+
+
+class ModbusRtu(_ModbusDevice):
+    """`id function fields crc`; a request is what stands between two silences."""
 
     def _requests(self, now_s: float) -> Answers:
         frame = self._incoming
@@ -102,15 +104,8 @@ class ModbusRtu(SerialDevice):
         return body + crc16(body)
 
 
-class ModbusTcp(SerialDevice):
+class ModbusTcp(_ModbusDevice):
     """`transaction 0000 length unit function fields`; the unit is ignored."""
-
-    def __init__(self, registers: Registers) -> None:
-        super().__init__()
-        self._registers = registers
-
-    def set(self, name: str, value: str) -> None:
-        self._registers.set(name, value)
 
     def _requests(self, now_s: float) -> Answers:
         answers: Answers = []

@@ -12,8 +12,6 @@ using namespace nb::literals;
 namespace bridge {
 namespace {
 
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-
 nb::bytes whole(const ability::Frame& frame, std::size_t size) {
   if (size == 0) throw std::invalid_argument("payload: expected at most 12 bytes");
   return nb::bytes(reinterpret_cast<const char*>(frame.data()), size);

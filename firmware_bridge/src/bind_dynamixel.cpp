@@ -16,9 +16,6 @@ namespace {
 
 namespace dxl = dynamixel;
 
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-nb::bytes as_bytes(const std::uint8_t* p, std::size_t n) { return nb::bytes(reinterpret_cast<const char*>(p), n); }
-
 nb::bytes whole(const dxl::Frame& frame, std::size_t size) {
   if (size == 0) throw std::invalid_argument("arguments do not fit a frame of at most 1024 bytes");
   return as_bytes(frame.data(), size);
@@ -104,18 +101,14 @@ void bind_dynamixel(nb::module_& m) {
         },
         "frame"_a, "servos"_a);
 
-  nb::class_<dxl::StatusStream>(m, "DynamixelStatusStream")
+  reply_stream<dxl::StatusStream>(m, "DynamixelStatusStream")
       .def(nb::init<>())
-      .def("feed", [](dxl::StatusStream& self, const nb::bytes& bytes) { self.feed(data(bytes), bytes.size()); },
-           "data"_a)
       .def("take",
            [](dxl::StatusStream& self) -> nb::object {
              dxl::Status status;
              if (!self.take(status)) return nb::none();
              return nb::make_tuple(status.id, status.error, as_bytes(status.data.data(), status.size));
-           })
-      .def("clear", &dxl::StatusStream::clear)
-      .def_prop_ro("counts", [](const dxl::StatusStream& self) { return as_dict(self.counts()); });
+           });
 }
 
 }  // namespace bridge

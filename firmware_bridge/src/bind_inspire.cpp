@@ -7,12 +7,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace bridge {
-namespace {
-
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-nb::bytes as_bytes(const std::uint8_t* p, std::size_t n) { return nb::bytes(reinterpret_cast<const char*>(p), n); }
-
-}  // namespace
 
 void bind_inspire(nb::module_& m) {
   m.def("inspire_rs485_read",
@@ -41,10 +35,8 @@ void bind_inspire(nb::module_& m) {
         },
         "frame"_a, "(device id, command, address, data); ValueError on damage.");
 
-  nb::class_<inspire::ReplyStream>(m, "InspireReplyStream")
+  reply_stream<inspire::ReplyStream>(m, "InspireReplyStream")
       .def(nb::init<>())
-      .def("feed", [](inspire::ReplyStream& self, const nb::bytes& bytes) { self.feed(data(bytes), bytes.size()); },
-           "data"_a)
       .def("take",
            [](inspire::ReplyStream& self, std::uint8_t device_id, std::uint8_t command, std::uint16_t address,
               std::size_t payload) -> nb::object {
@@ -53,9 +45,7 @@ void bind_inspire(nb::module_& m) {
                return nb::none();
              return as_bytes(reply.data.data(), reply.size);
            },
-           "device_id"_a, "command"_a, "address"_a, "payload"_a)
-      .def("clear", &inspire::ReplyStream::clear)
-      .def_prop_ro("counts", [](const inspire::ReplyStream& self) { return as_dict(self.counts()); });
+           "device_id"_a, "command"_a, "address"_a, "payload"_a);
 }
 
 }  // namespace bridge

@@ -9,8 +9,6 @@ using namespace nb::literals;
 namespace bridge {
 namespace {
 
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-nb::bytes as_bytes(const std::uint8_t* p, std::size_t n) { return nb::bytes(reinterpret_cast<const char*>(p), n); }
 nb::tuple as_tuple(const inspire_can::Frame& frame) {
   return nb::make_tuple(frame.id, as_bytes(frame.data.data(), frame.size));
 }

@@ -13,8 +13,6 @@ namespace {
 
 namespace lh = linkerhand;
 
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-
 lh::Model model_of(int number) {
   if (number < 0 || number > static_cast<int>(lh::Model::l20)) throw std::invalid_argument("unknown model");
   return static_cast<lh::Model>(number);

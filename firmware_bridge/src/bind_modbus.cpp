@@ -11,8 +11,6 @@ namespace {
 
 using modbus::Wire;
 
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-nb::bytes as_bytes(const std::uint8_t* p, std::size_t n) { return nb::bytes(reinterpret_cast<const char*>(p), n); }
 Wire wire(bool tcp) { return tcp ? Wire::tcp : Wire::rtu; }
 
 nb::tuple as_tuple(const modbus::Reply& reply) {
@@ -65,22 +63,18 @@ void bind_modbus(nb::module_& m) {
         "(transaction, device id, function, exception, address, count, data); ValueError on damage, TypeError if "
         "`request` is none.");
 
-  nb::class_<modbus::ReplyStream>(m, "ModbusReplyStream")
+  reply_stream<modbus::ReplyStream>(m, "ModbusReplyStream")
       .def("__init__", [](modbus::ReplyStream* self, bool tcp, bool echoes) {
         new (self) modbus::ReplyStream(wire(tcp), echoes);
       }, "tcp"_a, "echoes"_a = false)
       .def("expect", [](modbus::ReplyStream& self, const nb::bytes& asked) {
         if (!self.expect(data(asked), asked.size())) throw std::invalid_argument("this is no request");
       }, "request"_a)
-      .def("feed", [](modbus::ReplyStream& self, const nb::bytes& bytes) { self.feed(data(bytes), bytes.size()); },
-           "data"_a)
       .def("take", [](modbus::ReplyStream& self) -> nb::object {
         modbus::Reply reply;
         if (!self.take(reply)) return nb::none();
         return as_tuple(reply);
-      })
-      .def("clear", &modbus::ReplyStream::clear)
-      .def_prop_ro("counts", [](const modbus::ReplyStream& self) { return as_dict(self.counts()); });
+      });
 }
 
 }  // namespace bridge

@@ -7,12 +7,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace bridge {
-namespace {
-
-const std::uint8_t* data(const nb::bytes& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.c_str()); }
-nb::bytes as_bytes(const std::uint8_t* p, std::size_t n) { return nb::bytes(reinterpret_cast<const char*>(p), n); }
-
-}  // namespace
 
 void bind_rohand(nb::module_& m) {
   m.def("rohand_serial_message",

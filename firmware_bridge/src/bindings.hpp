@@ -19,6 +19,24 @@ inline nanobind::dict as_dict(const ParserCounts& counts) {
   return out;
 }
 
+inline const std::uint8_t* data(const nanobind::bytes& bytes) {
+  return reinterpret_cast<const std::uint8_t*>(bytes.c_str());
+}
+
+inline nanobind::bytes as_bytes(const std::uint8_t* bytes, std::size_t count) {
+  return nanobind::bytes(reinterpret_cast<const char*>(bytes), count);
+}
+
+// What a parser of a line has whatever it takes off it.
+template <class Stream>
+nanobind::class_<Stream> reply_stream(nanobind::module_& m, const char* name) {
+  return nanobind::class_<Stream>(m, name)
+      .def("feed", [](Stream& self, const nanobind::bytes& bytes) { self.feed(data(bytes), bytes.size()); },
+           nanobind::arg("data"))
+      .def("clear", &Stream::clear)
+      .def_prop_ro("counts", [](const Stream& self) { return as_dict(self.counts()); });
+}
+
 void bind_core(nanobind::module_& m);
 void bind_controller(nanobind::module_& m);
 void bind_loop(nanobind::module_& m);
