@@ -259,26 +259,6 @@ bool inner_crcs_hold(const std::uint8_t* frame, std::size_t size, std::size_t se
   return true;
 }
 
-void StatusStream::feed(const std::uint8_t* bytes, std::size_t size) noexcept {
-  if (size > buffer_.size()) {  // more than any exchange makes: only the newest can matter
-    counts_.garbage += size - buffer_.size();
-    bytes += size - buffer_.size();
-    size = buffer_.size();
-  }
-  const std::size_t room = buffer_.size() - size_;
-  if (size > room) {
-    counts_.garbage += size - room;
-    drop(size - room);
-  }
-  std::memcpy(&buffer_[size_], bytes, size);
-  size_ += size;
-}
-
-void StatusStream::drop(std::size_t count) noexcept {
-  std::memmove(buffer_.data(), buffer_.data() + count, size_ - count);
-  size_ -= count;
-}
-
 void StatusStream::clear() noexcept {
   if (size_ >= sizeof kHead) ++counts_.truncated;
   else counts_.garbage += size_;

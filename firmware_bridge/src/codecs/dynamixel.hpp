@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <string>
 
-#include "codecs/parser_counts.hpp"
+#include "codecs/receive_buffer.hpp"
 
 namespace bridge::dynamixel {
 
@@ -91,23 +91,16 @@ bool parse_status(const std::uint8_t* bytes, std::size_t size, Status& status, s
 bool inner_crcs_hold(const std::uint8_t* frame, std::size_t size, std::size_t servos) noexcept;
 
 // Finds statuses in a stream that may hold anything else as well.
-class StatusStream {
+class StatusStream : public ReceiveBuffer<2 * kMostFrame> {
  public:
-  void feed(const std::uint8_t* bytes, std::size_t size) noexcept;
   // True once a sound status of any servo is complete; what came before it is counted and dropped.
   bool take(Status& status) noexcept;
   // Forgets a half-received frame; counts it.
   void clear() noexcept;
-  const ParserCounts& counts() const noexcept { return counts_; }
 
  private:
   enum class Candidate { none, incomplete, impossible, damaged, echo, status };
   Candidate classify(std::size_t at, std::size_t& length) const noexcept;
-  void drop(std::size_t count) noexcept;
-
-  std::array<std::uint8_t, 2 * kMostFrame> buffer_{};
-  std::size_t size_ = 0;
-  ParserCounts counts_;
 };
 
 }  // namespace bridge::dynamixel

@@ -80,25 +80,6 @@ bool parse_reply(const std::uint8_t* bytes, std::size_t size, Reply& reply, std:
   return true;
 }
 
-void ReplyStream::feed(const std::uint8_t* bytes, std::size_t size) {
-  if (size > buffer_.size()) {  // more than any exchange makes: only the newest can matter
-    counts_.garbage += size - buffer_.size();
-    bytes += size - buffer_.size();
-    size = buffer_.size();
-  }
-  if (size > room()) {
-    counts_.garbage += size - room();
-    drop(size - room());
-  }
-  std::memcpy(&buffer_[size_], bytes, size);
-  size_ += size;
-}
-
-void ReplyStream::drop(std::size_t count) {
-  std::memmove(buffer_.data(), buffer_.data() + count, size_ - count);
-  size_ -= count;
-}
-
 void ReplyStream::clear() {
   if (size_ >= 2) ++counts_.truncated;
   else counts_.garbage += size_;

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-#include "codecs/parser_counts.hpp"
+#include "codecs/receive_buffer.hpp"
 
 namespace bridge::inspire {
 
@@ -77,25 +77,17 @@ struct Expected {
 };
 
 // Finds the expected reply in a stream that may hold anything else as well.
-class ReplyStream {
+class ReplyStream : public ReceiveBuffer<1024> {
  public:
-  void feed(const std::uint8_t* bytes, std::size_t size);
   // True once the reply is complete; what came before it is counted and dropped.
   bool take(const Expected& expected, Reply& reply);
   // Forgets a half-received frame; counts it.
   void clear();
-  std::size_t room() const { return buffer_.size() - size_; }
-  const ParserCounts& counts() const { return counts_; }
 
  private:
   enum class Candidate { none, incomplete, impossible, damaged, echo, reply };
   Candidate classify(std::size_t at, std::size_t& length) const;
   bool matches(std::size_t at, std::size_t length, const Expected& expected) const;
-  void drop(std::size_t count);
-
-  std::array<std::uint8_t, 1024> buffer_{};
-  std::size_t size_ = 0;
-  ParserCounts counts_;
 };
 
 }  // namespace bridge::inspire

@@ -220,25 +220,6 @@ bool ReplyStream::expect(const std::uint8_t* request, std::size_t size) noexcept
   return true;
 }
 
-void ReplyStream::feed(const std::uint8_t* bytes, std::size_t size) noexcept {
-  if (size > buffer_.size()) {  // more than any exchange makes: only the newest can matter
-    counts_.garbage += size - buffer_.size();
-    bytes += size - buffer_.size();
-    size = buffer_.size();
-  }
-  if (size > room()) {
-    counts_.garbage += size - room();
-    drop(size - room());
-  }
-  if (size > 0) std::memcpy(&buffer_[size_], bytes, size);
-  size_ += size;
-}
-
-void ReplyStream::drop(std::size_t count) noexcept {
-  std::memmove(buffer_.data(), buffer_.data() + count, size_ - count);
-  size_ -= count;
-}
-
 void ReplyStream::clear() noexcept {
   Reply reply;
   while (size_ > 0) {

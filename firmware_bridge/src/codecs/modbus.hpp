@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-#include "codecs/parser_counts.hpp"
+#include "codecs/receive_buffer.hpp"
 
 namespace bridge::modbus {
 
@@ -66,7 +66,7 @@ bool parse_request(Wire wire, const std::uint8_t* bytes, std::size_t size, Reque
 bool answers(Wire wire, const Reply& reply, const Request& request, Problem& problem) noexcept;
 
 // Finds the reply to one request after another in a stream that may hold anything else as well.
-class ReplyStream {
+class ReplyStream : public ReceiveBuffer<1024> {
  public:
   // `echoes`: the adapter repeats what we send. It must be known: the reply to write_one equals its request,
   // so without it an echo would pass for the hand's answer.
@@ -75,13 +75,10 @@ class ReplyStream {
   // Call before the request goes out. On RTU drops what came before, which cannot be its reply; on TCP the
   // transaction number tells replies apart, so a half-received frame stays. False if it is not a request.
   bool expect(const std::uint8_t* request, std::size_t size) noexcept;
-  void feed(const std::uint8_t* bytes, std::size_t size) noexcept;
   // True once for every request, when its reply is complete; what came before it is counted and dropped.
   bool take(Reply& reply) noexcept;
   // Forgets everything half-received; counts it.
   void clear() noexcept;
-  std::size_t room() const { return buffer_.size() - size_; }
-  const ParserCounts& counts() const { return counts_; }
 
  private:
   enum class Candidate { none, incomplete, impossible, damaged, frame };
@@ -89,7 +86,6 @@ class ReplyStream {
   bool asked(std::size_t at) const noexcept;
   // How far the bytes at the front repeat the request: 0 if they do not.
   std::size_t echoed() const noexcept;
-  void drop(std::size_t count) noexcept;
 
   const Wire wire_;
   const bool echoes_;
@@ -97,9 +93,6 @@ class ReplyStream {
   Request request_;
   Frame request_bytes_{};
   std::size_t request_size_ = 0;
-  std::array<std::uint8_t, 1024> buffer_{};
-  std::size_t size_ = 0;
-  ParserCounts counts_;
 };
 
 }  // namespace bridge::modbus
