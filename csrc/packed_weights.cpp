@@ -54,7 +54,10 @@ void* allocate(std::size_t bytes) {
     void* const memory = std::aligned_alloc(align, size);
     if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    if (align == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice: it may fail
+    if (align == kHugePage) {  // advice: it may fail
+        madvise(memory, size, MADV_HUGEPAGE);
+        madvise(memory, size, MADV_DONTNEED);  // small pages that an earlier owner touched would stay small
+    }
 #endif
     std::memset(memory, 0, bytes);
     return memory;
