@@ -385,6 +385,7 @@ WHY = (
     "both), so that int8 is bounded by multiplying and not by its bytes.",
     "- Streaming 68 MB empties the caches of everything else: the Python around the next call starts cold.",
     "- Of a mesh the poses' rotations, the chain of joints and skinning come on top of the pose blends.",
+    "- smplx takes a few rounds only at batch 1024, and its time changes from run to run: five runs gave 9.5 to 12.2x.",
     "- Weights are in huge pages where the system gives them (transparent_hugepage: madvise or always). In pages of "
     "4 KB this machine read 71 MB at 18 instead of 31 GB/s.")
 
