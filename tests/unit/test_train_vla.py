@@ -248,7 +248,8 @@ def test_cached_greedy_generation_agrees_with_the_uncached_forward(data, tmp_pat
     v = data.vocabulary
     for b in (0, 1):
         for j in range(TASKS):
-            data.ids[b * TASKS + j, 0 if data.hands[b * TASKS + j] != 1 else 1, 0, :WRIST] = codes[b * TASKS + j]
+            hand = 0 if data.hands[b * TASKS + j] != 1 else 1
+            data.ids[b * TASKS + j, hand, 0, :WRIST] = codes[b * TASKS + j].numpy()
     batch = data.batch([0, 1], "wrist", 1)
     with torch.no_grad():
         hidden = forward(run.vla_model, batch, run.visual_tokens(batch), run.image_token)
