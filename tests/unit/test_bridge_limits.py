@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beingh0_edge.firmware_bridge import _bridge
@@ -67,6 +67,7 @@ def test_held_jumps_keep_the_limits_too(start, jumps):
     start=st.tuples(*[st.floats(lo, hi) for lo, hi in zip(LOWER, UPPER, strict=True)]),
     goal=st.tuples(*[st.floats(lo, hi) for lo, hi in zip(LOWER, UPPER, strict=True)]),
 )
+@example(start=(0.0625, 0.0625, 0.0625), goal=(0.0, 0.0625, 0.0))  # the first joint must be able to stop at its range
 def test_a_step_is_reached_exactly_along_a_straight_line_and_without_overshoot(start, goal):
     start, goal = np.array(start), np.array(goal)
     poses = run(start, [goal] * 600)

@@ -86,11 +86,16 @@ void Limiter::step(const Joints& previous_target, const Joints& next_target, con
     previous[j] = std::clamp(previous_target[j], limits_[j].lower_rad, limits_[j].upper_rad);
     next[j] = std::clamp(next_target[j], limits_[j].lower_rad, limits_[j].upper_rad);
   }
-  // Velocity of the target, scaled as a whole so that no joint asks for more than its speed.
+  // Velocity of the target, scaled as a whole so that no joint asks for more than its speed, nor for one with which it
+  // could not stop where the target may go at most.
   double scale = 1.0;
   for (int j = 0; j < joints_; ++j) {
     const double speed = std::abs(next[j] - previous[j]) / dt_s_;
-    if (speed > limits_[j].max_speed_rad_s) scale = std::min(scale, limits_[j].max_speed_rad_s / speed);
+    const double room = next[j] > previous[j] ? std::min(limits_[j].upper_rad, most[j]) - previous[j]
+                                              : previous[j] - std::max(limits_[j].lower_rad, least[j]);
+    const double possible = std::min(limits_[j].max_speed_rad_s,
+                                     stoppable_speed(room, limits_[j].max_accel_rad_s2, dt_s_));
+    if (speed > possible) scale = std::min(scale, possible / speed);
   }
   // Speed at which the remaining error is closed: the slowest joint sets it for all.
   double closing = 1.0 / dt_s_;
