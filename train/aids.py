@@ -2,6 +2,7 @@
 heads here are dropped after training.
 
 position  the hidden state of `<mot>` (and of every eighth id) tells where the named object is: 3 x 24 soft bins
+start     the same states tell where the palm of the hand that moves is at first, and `<mot>` how it is turned
 latent    the hidden state in front of each latent cell tells that cell's quantised latent, and `<mot>` tells all
 rest      the hidden state in front of each id tells what the ids of the cell so far have left of its latent
 code      the expected code vector under the softmax against the true one: errors weighted by what they mean
@@ -10,6 +11,7 @@ code      the expected code vector under the softmax against the true one: error
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,46 +20,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beingh0_edge.train.description import Point
-from beingh0_edge.train.vla_data import IGNORE
 
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """Codebooks float[parts, G, K, D] of the motion tokenizer, the variance of its latents float[parts, G], and what is
-    left of them before each level, root mean square float[parts, G, quantizers]."""
+    """Codebooks float[parts, G, K, D] of the motion tokenizer, the variance of its latents float[parts, G], what is
+    left of them before each level, root mean square float[parts, G, quantizers], and `blur`: the odds of rows never get
+    sharper than a variance of this share of the latents'."""
 
     codebooks: Tensor
     variance: Tensor
     residual: Tensor
     positions: int
     quantizers: int
+    blur: float
+
+    SHARPEST: ClassVar[float] = 0.03  # variance of odds as a share of what is left before the level
 
     @property
     def ids_per_part(self) -> int:
         return int(self.codebooks.shape[1]) * self.positions * self.quantizers
 
 
-class Aids(nn.Module):
-    """The heads and their losses."""
+    @torch.no_grad()
+    def odds(self, codes: Tensor, slots: Tensor) -> Tensor:
+        """What is to be learned for motion ids int64[N] at `slots` int64[N] of their blocks, whole cells: odds of all
+        rows, float[N, parts * K], by their distance to what the cell's ids from there on spell.
+
+        The odds are blurred to about what a model can know. With the one true row as the target, the likeliest row
+        where little is known is some common row, of full length in a random direction; with blurred odds it is the
+        row nearest to what is expected: a short one where nothing is known.
+        """
+        parts, groups, rows, dim = self.codebooks.shape
+        cell, at = codes.view(-1, self.quantizers), slots.view(-1, self.quantizers)[:, 0]
+        part, group = at // self.ids_per_part, at % self.ids_per_part // (self.positions * self.quantizers)
+        out = torch.zeros(*cell.shape, parts * rows, device=codes.device)
+        for p in range(parts):
+            for g in range(groups):
+                pick = (part == p) & (group == g)
+                book = self.codebooks[p, g]
+                left = book[cell[pick] - p * rows].flip(1).cumsum(1).flip(1)
+                distance = (left.square().sum(-1, keepdim=True) + book.square().sum(-1) - 2 * left @ book.t())
+                variance = self.residual[p, g].square() * dim * self.SHARPEST
+                variance = variance.clamp_min(self.blur * float(self.variance[p, g]))
+                out[pick, :, p * rows : (p + 1) * rows] = (-distance / (2 * variance[:, None])).softmax(-1)
+        return out.flatten(0, 1)
+
+
+class Place(nn.Linear):
+    """Reads a point from a hidden state: soft bins along each axis between two corners, metres, camera frame."""
 
     BINS = 24
-    EVERY = 8  # one latent cell is eight ids
 
-    def __init__(self, hidden: int, low_m: Point, high_m: Point, codes: CodeSpace) -> None:
-        super().__init__()
-        self.codes = codes
-        self.position = nn.Linear(hidden, 3 * self.BINS)
-        self.position_on_ids = nn.Linear(hidden, 3 * self.BINS)
-        _, groups, _, dim = codes.codebooks.shape
-        self.latent_all = nn.Linear(hidden, groups * codes.positions * dim)
-        self.latent_cell = nn.Linear(hidden, groups * dim)
-        self.rest = nn.Parameter(torch.zeros(groups, codes.quantizers, dim, hidden))
+    def __init__(self, hidden: int, low_m: Point, high_m: Point) -> None:
+        super().__init__(hidden, 3 * self.BINS)
         self.register_buffer("low", torch.tensor(low_m))
         self.register_buffer("high", torch.tensor(high_m))
         self.low: Tensor
         self.high: Tensor
-
-    # ------------------------------------------------------------------------------------ position
 
     def _soft_bins(self, xyz: Tensor) -> Tensor:
         """float[..., 3] -> float[..., 3, BINS], two neighbouring bins share the weight."""
@@ -65,15 +85,40 @@ class Aids(nn.Module):
         bins = torch.arange(self.BINS, device=x.device)
         return (1 - (x[..., None] - bins).abs()).clamp_min(0)
 
-    def position_loss(self, hidden: Tensor, xyz: Tensor, head: nn.Linear) -> Tensor:
-        logits = head(hidden).float().unflatten(-1, (3, self.BINS))
+    def loss(self, hidden: Tensor, xyz: Tensor) -> Tensor:
+        logits = self(hidden).float().unflatten(-1, (3, self.BINS))
         return -(self._soft_bins(xyz) * logits.log_softmax(-1)).sum(-1).mean()
 
-    def read_position(self, hidden: Tensor) -> Tensor:
+    def read(self, hidden: Tensor) -> Tensor:
         """Expected position in metres, float[..., 3]."""
-        p = self.position(hidden).float().unflatten(-1, (3, self.BINS)).softmax(-1)
+        p = self(hidden).float().unflatten(-1, (3, self.BINS)).softmax(-1)
         x = (p * torch.arange(self.BINS, device=p.device)).sum(-1) / (self.BINS - 1)
         return self.low + x * (self.high - self.low)
+
+
+class Aids(nn.Module):
+    """The heads and their losses. `objects` and `palms` are the corners of the boxes that hold them."""
+
+    EVERY = 8  # one latent cell is eight ids
+
+    def __init__(self, hidden: int, objects: tuple[Point, Point], palms: tuple[Point, Point],
+                 codes: CodeSpace) -> None:
+        super().__init__()
+        self.codes = codes
+        self.position = Place(hidden, *objects)
+        self.position_on_ids = Place(hidden, *objects)
+        self.start = Place(hidden, *palms)
+        self.start_on_ids = Place(hidden, *palms)
+        self.turned = nn.Linear(hidden, 6)
+        _, groups, _, dim = codes.codebooks.shape
+        self.latent_all = nn.Linear(hidden, groups * codes.positions * dim)
+        self.latent_cell = nn.Linear(hidden, groups * dim)
+        self.rest = nn.Parameter(torch.zeros(groups, codes.quantizers, dim, hidden))
+
+    def start_loss(self, hidden: Tensor, start: Tensor) -> Tensor:
+        """hidden float[N, H] of `<mot>`; start float[N, 9]: palm (m) and rot6D of the hand whose ids follow."""
+        palm, rotation = start.split([3, 6], -1)
+        return self.start.loss(hidden, palm) + F.smooth_l1_loss(self.turned(hidden).float(), rotation, beta=0.2)
 
     # -------------------------------------------------------------------------------- code space
 
@@ -158,11 +203,9 @@ def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: 
     return torch.cat([w, torch.ones(1)])
 
 
-def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the weights; targets are ids int64[N], without IGNORE, or odds float[N, vocabulary]."""
-    if not targets.is_floating_point() and bool((targets == IGNORE).any()):
-        raise ValueError("weighted_cross_entropy: padded targets must be removed first")
-    return (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+def weighted_cross_entropy(logits: Tensor, odds: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the weights; logits and odds float[N, vocabulary]."""
+    return (F.cross_entropy(logits, odds, reduction="none") * weights).sum() / weights.sum()
 
 
 def position_range(xyz: npt.NDArray[np.floating]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

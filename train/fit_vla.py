@@ -41,6 +41,7 @@ class VlaRecipe(FitRecipe):
     full_tokens: int = 2560             # token budget of a full batch, so that long answers use fewer pictures
     code_weight: float = 1.0
     position_weight: float = 0.6
+    start_weight: float = 0.4
     latent_weight: float = 0.5
     rest_weight: float = 1.0
     description_weight: float = 1.0     # joint stage
@@ -104,8 +105,8 @@ class VlaFit(Fit):
         flat = hidden.reshape(b * k, length, h)
         rows = torch.arange(b * k, device=hidden.device)
         mot = flat[rows, batch.mot_at.reshape(-1)]
-        xyz = batch.target_pos.reshape(b * k, 3).float()
-        out = {"position": aids.position_loss(mot, xyz, aids.position)}
+        xyz, start = batch.target_pos.reshape(b * k, 3).float(), batch.start.reshape(b * k, 9).float()
+        out = {"position": aids.position.loss(mot, xyz), "start": aids.start_loss(mot, start)}
         if mode == "prompt":
             return out
         at = batch.slot_at.reshape(b * k, -1)
@@ -120,13 +121,11 @@ class VlaFit(Fit):
         logits = (picked[keep] @ head.t().to(picked.dtype)).float()
         kept, slots = target[keep], slot[keep]
         motion = slots >= 0
-        first = v.motion_id_0 - shift
-        goal = kept - shift
-        if batch.odds.numel():
-            codes = batch.odds.shape[-1]
-            goal = F.pad(batch.odds.flatten(0, 2), (first, logits.shape[1] - first - codes))
+        first, codes = v.motion_id_0 - shift, aids.codes.codebooks.shape[0] * aids.codes.codebooks.shape[2]
+        goal = F.one_hot(kept - shift, logits.shape[1]).float()
+        goal[motion] = 0
+        goal[motion, first : first + codes] = aids.codes.odds(kept[motion] - v.motion_id_0, slots[motion])
         out["tokens"] = weighted_cross_entropy(logits, goal, self.weights[slots])
-        codes = aids.codes.codebooks.shape[0] * aids.codes.codebooks.shape[2]
         out["code"] = aids.code_loss(logits[motion][:, first : first + codes], kept[motion] - v.motion_id_0,
                                      slots[motion])
         # Hidden states in front of the wrist cells of the first block.
@@ -138,8 +137,9 @@ class VlaFit(Fit):
         out["latent"] = aids.latent_losses(mot, before, wrist - v.motion_id_0)
         if mode != "full":
             out["rest"] = aids.rest_loss(picked, wrist - v.motion_id_0)
-        out["position_on_ids"] = aids.position_loss(before, xyz[:, None].expand(-1, before.shape[1], -1),
-                                                    aids.position_on_ids)
+        cells_of = (-1, before.shape[1], -1)
+        out["position_on_ids"] = aids.position_on_ids.loss(before, xyz[:, None].expand(cells_of))
+        out["start_on_ids"] = aids.start_on_ids.loss(before, start[:, None, :3].expand(cells_of))
         return out
 
     def train_step(self) -> tuple[str, dict[str, float]]:
@@ -161,7 +161,7 @@ class VlaFit(Fit):
         binding = self.done < r.prompt_phase * r.pictures
         weight = {"position": 1.0 if binding else r.position_weight, "description": r.description_weight,
                   "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight, "rest": r.rest_weight,
-                  "position_on_ids": r.position_weight}
+                  "position_on_ids": r.position_weight, "start": r.start_weight, "start_on_ids": r.start_weight}
         self.update(torch.stack([weight[name] * value for name, value in parts.items()]).sum(), mode)
         self.step += 1
         self.done += pictures

@@ -52,10 +52,12 @@ class NanoRecipe:
     wrist: TokenizerRecipe = field(default_factory=lambda: TokenizerRecipe(first_group_odds=0.4))
     finger: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     spread: float = 0.15  # of the ids that are drawn anew, see OtherCodes
-    vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=160_000, batch_pictures=32))
-    language: VlaRecipe = field(default_factory=lambda: VlaRecipe(pictures=80_000, batch_pictures=12))
+    blur: float = 0.1     # of the odds of ids, see CodeSpace
+    vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=120_000, batch_pictures=32))
+    language: VlaRecipe = field(default_factory=lambda: VlaRecipe(pictures=40_000, batch_pictures=12))
     joint: VlaRecipe = field(default_factory=lambda: VlaRecipe(
-        pictures=40_000, batch_pictures=12, prompt_phase=0.0, muon_lr=0.01, adam_lr=1e-3))
+        pictures=45_000, batch_pictures=12, prompt_phase=0.0, later_prompt=0.05, later_full=0.2, muon_lr=0.012,
+        adam_lr=1e-3))
     vit_hidden: int = 192
     vit_layers: int = 4
     hidden: int = 256
@@ -178,15 +180,17 @@ class NanoRun:
         vocabulary = MotionVocabulary.read(tokenizer, args.ids_per_block, len(PARTS) * args.ids_per_block, args.nb_code,
                                            args.num_quant_groups)
         data = VlaData(train, self.ids(train, models), tokenizer, vocabulary, config.num_image_token)
-        data.other_codes = OtherCodes(self.wrist_latents(train, models["wrist"]), models["wrist"].codebooks(),
-                                      args.positions, args.num_quantizers, r.spread)
         probes = VlaData(held_out, self.ids(held_out, models), tokenizer, vocabulary, config.num_image_token)
         books = torch.stack([models[p].codebooks() for p in PARTS])
         variance, residual = (x.to(self.device) for x in _latent_spread(books, data.ids, args))
-        codes = CodeSpace(books.to(self.device), variance, residual, args.positions, args.num_quantizers)
+        codes = CodeSpace(books.to(self.device), variance, residual, args.positions, args.num_quantizers,
+                          r.blur)
+        data.other_codes = OtherCodes(self.wrist_latents(train, models["wrist"]), books[0], args.positions,
+                                      args.num_quantizers, r.spread)
         camera = procedural.CANONICAL_CAMERA
         scale = r.image_size / camera.width
         low, high = position_range(data.target_pos)
+        palms = data.hands_start[..., :3][np.isfinite(data.hands_start[..., 0])]
         description = SceneDescription(
             r.hidden, round(config.num_image_token**0.5),
             (camera.fx * scale, camera.fy * scale, camera.cx * scale, camera.cy * scale), r.image_size, low, high,
@@ -197,7 +201,8 @@ class NanoRun:
         torch.manual_seed(r.seed)
         model = BeingVLA(config)
         _initialise(model, codes, vocabulary)
-        return Prepared(data, probes, models, model, Aids(r.hidden, low, high, codes), description, image_token)
+        return Prepared(data, probes, models, model, Aids(r.hidden, (low, high), position_range(palms), codes),
+                        description, image_token)
 
     def vision(self, p: Prepared) -> VisionFit:
         return VisionFit(p.model, p.data, p.description, self.recipe.vision, self.folder / "vision.pt", self.device)

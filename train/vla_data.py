@@ -86,7 +86,7 @@ class Batch(Scenes):
     slot_target: Tensor     # int64[B, K, N] vocabulary ids, IGNORE where padded
     slot_index: Tensor      # int64[B, K, N] index 0..block_ids-1 inside the block, -1 for markers
     target_pos: Tensor      # float[B, K, 3] target object, camera frame, metres
-    odds: Tensor            # float[B, K, N, codes] of the wrist's rows in truncated steps; empty if ids were not drawn
+    start: Tensor           # float[B, K, 9] palm (m) and rot6D, before it moves, of the hand of the first block
 
 
 class OtherCodes:
@@ -94,8 +94,7 @@ class OtherCodes:
     and the levels after it encode what then remains.
 
     So the model learns to mend with later levels what an earlier one missed, which is what it needs when it writes
-    ids of its own; with nearest rows only it would never see such a case. The odds of the draw are what it is to learn:
-    they tell more than the one row that was drawn.
+    ids of its own; with nearest rows only it would never see such a case.
     """
 
     def __init__(self, latents: npt.NDArray[np.float16], codebooks: Tensor, positions: int, quantizers: int,
@@ -110,23 +109,21 @@ class OtherCodes:
         self.positions, self.quantizers, self.spread = positions, quantizers, spread
 
     def draw(self, samples: npt.NDArray[np.integer], answers: npt.NDArray[np.int16], generator: torch.Generator,
-             groups: int) -> Tensor:
+             groups: int) -> None:
         """Replaces the ids of the wrist's first `groups` groups in `answers` int16[n, 2, seconds, block_ids] of
-        `samples`, where there is motion. Returns the odds float[blocks with motion, ids of those groups, K]."""
+        `samples`, where there is motion."""
         present = answers[..., 0] >= 0
         rows = np.asarray(self.latents[samples, :, : answers.shape[2]])[present]
         dim = self.codebooks.shape[-1]
         z = torch.from_numpy(rows).float().view(len(rows), self.positions, -1, dim)
-        drawn = [self.encode(z[:, :, g].reshape(-1, dim), g, generator) for g in range(groups)]
-        shape = (len(rows), self.positions * self.quantizers)
+        drawn = [self.encode(z[:, :, g].reshape(-1, dim), g, generator).view(len(rows), -1) for g in range(groups)]
         new = answers[present]
-        new[:, : groups * shape[1]] = torch.cat([codes.view(shape) for codes, _ in drawn], 1).numpy()
+        new[:, : groups * self.positions * self.quantizers] = torch.cat(drawn, 1).numpy()
         answers[present] = new
-        return torch.cat([odds.view(*shape, -1) for _, odds in drawn], 1)
 
-    def encode(self, x: Tensor, group: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """float[N, D] -> (rows int64[N, quantizers], their odds float[N, quantizers, K])"""
-        book, out, odds = self.codebooks[group], [], []
+    def encode(self, x: Tensor, group: int, generator: torch.Generator) -> Tensor:
+        """float[N, D] -> rows int64[N, quantizers]"""
+        book, out = self.codebooks[group], []
         norms = book.square().sum(1)
         for _ in range(self.quantizers):
             distance = x.square().sum(1, keepdim=True) + norms - 2 * x @ book.t()
@@ -135,9 +132,8 @@ class OtherCodes:
             noise = torch.empty_like(score).exponential_(generator=generator).log_()  # minus a Gumbel variable
             index = (score - noise).argmax(1)
             out.append(index)
-            odds.append(score.softmax(1))
             x = x - book[index]
-        return torch.stack(out, 1), torch.stack(odds, 1)
+        return torch.stack(out, 1)
 
 
 class VlaData:
@@ -224,16 +220,9 @@ class VlaData:
         k = self.tasks_per_scene
         s = np.asarray(scenes)
         samples = (s[:, None] * k + np.arange(k)).reshape(-1)
-        answers, odds = np.array(self.ids[samples, :, :seconds]), torch.empty(0)
+        answers = np.array(self.ids[samples, :, :seconds])
         if generator is not None and self.other_codes is not None and mode != "prompt":
-            present = answers[..., 0] >= 0
-            odds = self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
-            if mode == "full":
-                odds = torch.empty(0)
-            else:  # the first block of each answer
-                at = np.cumsum(present.reshape(-1)).reshape(present.shape) - 1
-                blocks = [int(at[i, self.sides(int(sample))[0], 0]) for i, sample in enumerate(samples)]
-                odds = odds[blocks].unflatten(0, (len(s), k))
+            self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
         rows, mots, slots, targets, indices = [], [], [], [], []
         for b, scene in enumerate(scenes):
             for j in range(k):
@@ -256,11 +245,15 @@ class VlaData:
                 out[i, : len(x)] = x
             return torch.from_numpy(out).view(len(scenes), k, width)
 
+        first = [self.sides(int(sample))[0] for sample in samples]
+        start = torch.from_numpy(self.hands_start[self.scene_index[samples], first, :9]).view(-1, k, 9)
+        if not bool(start.isfinite().all()):
+            raise ValueError(f"scenes {s.tolist()}: a hand that is to move has no start")
         return Batch(
-            **vars(self.scenes(s)), prefix_ids=torch.tensor(self.prefix),
+            **vars(self.scenes(s)), start=start, prefix_ids=torch.tensor(self.prefix),
             branch_ids=padded(rows, self.vocabulary.eos), mot_at=torch.tensor(mots).view(-1, k),
             slot_at=padded(slots, 0), slot_target=padded(targets, IGNORE), slot_index=padded(indices, -1),
-            target_pos=torch.from_numpy(self.target_pos[samples]).view(-1, k, 3), odds=odds)
+            target_pos=torch.from_numpy(self.target_pos[samples]).view(-1, k, 3))
 
     def scenes(self, rows: npt.NDArray[np.integer]) -> Scenes:
         """Pictures `rows` and what stands in them."""

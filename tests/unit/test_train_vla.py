@@ -43,6 +43,7 @@ def data(tmp_path):
         "hands_start": rng.uniform(0.3, 0.5, (SCENES, 2, 10)).astype(np.float32),
     }
     arrays["hands_start"][::2, 0] = np.nan
+    arrays["hands"].reshape(SCENES, TASKS)[::2] = 1  # which leaves the right one to move
     for name, value in arrays.items():
         np.save(tmp_path / f"{name}.npy", value)
     lines = [json.dumps({"text": TEXTS[i % TASKS]}) for i in range(samples)]
@@ -71,9 +72,10 @@ def network(data: VlaData) -> BeingVLA:
 def fit(data: VlaData, state: Path, from_pictures: bool = True) -> VlaFit:
     model = network(data)
     codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), torch.ones(2, GROUPS, QUANTIZERS),
-                      POSITIONS, QUANTIZERS)
+                      POSITIONS, QUANTIZERS, 0.1)
     recipe = VlaRecipe(pictures=24, batch_pictures=2, prompt_phase=0.2, later_full=0.3)
-    return VlaFit(model, Aids(HIDDEN, (0.2, 0.2, 0.2), (0.6, 0.6, 0.6), codes), data, description(), recipe,
+    box = (0.2, 0.2, 0.2), (0.6, 0.6, 0.6)
+    return VlaFit(model, Aids(HIDDEN, box, box, codes), data, description(), recipe,
                   data.tokenizer.token_to_id("<IMG_CONTEXT>"), state, from_pictures=from_pictures)
 
 
@@ -107,7 +109,7 @@ def test_every_slot_stands_in_front_of_its_target(data):
 
 def test_markers_have_no_slot_weight_of_a_level(data):
     codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), torch.ones(2, GROUPS, QUANTIZERS),
-                      POSITIONS, QUANTIZERS)
+                      POSITIONS, QUANTIZERS, 0.1)
     weights = level_weights(codes, 2 * WRIST)
     assert weights[-1] == 1.0
     assert weights[0] == 1.0
@@ -141,22 +143,48 @@ def other_codes(data: VlaData, spread: float = 0.25) -> OtherCodes:
 def test_with_hardly_any_spread_the_codes_drawn_are_the_nearest(data):
     codes = other_codes(data, spread=1e-9)
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
-    drawn, odds = codes.encode(x, 1, torch.Generator().manual_seed(0))
+    drawn = codes.encode(x, 1, torch.Generator().manual_seed(0))
     rest, expected = x.clone(), []
     for _ in range(QUANTIZERS):
         index = torch.cdist(rest, codes.codebooks[1]).argmin(1)
         expected.append(index)
         rest = rest - codes.codebooks[1][index]
     assert torch.equal(drawn, torch.stack(expected, 1))
-    assert torch.equal(odds.argmax(-1), drawn)
 
 
-def test_codes_are_drawn_with_the_odds_that_are_told():
-    books = torch.randn(1, 6, 2, generator=torch.Generator().manual_seed(5))
-    codes = OtherCodes(np.zeros(0, np.float16), books, 1, 2, 0.5)
-    drawn, odds = codes.encode(torch.zeros(20_000, 2), 0, torch.Generator().manual_seed(6))
-    counted = torch.bincount(drawn[:, 0], minlength=6) / len(drawn)
-    torch.testing.assert_close(counted, odds[0, 0], atol=0.015, rtol=0)  # four standard errors of 20,000 draws
+def one_level(book: torch.Tensor, blur: float) -> CodeSpace:
+    """A space of one part, group, position and level."""
+    return CodeSpace(book[None, None], torch.ones(1, 1), torch.ones(1, 1, 1), 1, 1, blur)
+
+
+def test_odds_point_at_the_row_itself_and_fall_with_the_distance():
+    book = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    odds = one_level(book, blur=0.5).odds(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    expected = torch.softmax(-torch.tensor([[0.0, 1.0, 9.0], [1.0, 0.0, 4.0]]), -1)
+    torch.testing.assert_close(odds, expected)
+
+
+def test_odds_of_a_level_are_about_all_that_its_cell_still_spells():
+    codes = CodeSpace(torch.randn(2, GROUPS, ROWS, 4), torch.ones(2, GROUPS), torch.ones(2, GROUPS, QUANTIZERS),
+                      POSITIONS, QUANTIZERS, 1e-4)
+    slots = torch.arange(2 * WRIST)
+    ids = torch.randint(0, ROWS, (2 * WRIST,)) + ROWS * (slots >= WRIST)
+    odds = codes.odds(ids, slots)
+    at = WRIST + 3 * QUANTIZERS + 2  # a finger cell of the first group, from its third level on
+    left = codes.codebooks[1, 0][ids[at : at + QUANTIZERS - 2] - ROWS].sum(0)
+    assert int(odds[at].argmax()) - ROWS == int((codes.codebooks[1, 0] - left).norm(dim=1).argmin())
+    assert odds[at, :ROWS].sum() == 0
+    torch.testing.assert_close(odds.sum(-1), torch.ones(len(slots)))
+
+
+def test_where_nothing_is_known_the_likeliest_of_blurred_odds_is_the_row_nearest_to_the_mean():
+    """A ring of rows and a short one in the middle; what is left lies anywhere on the ring, mostly to the right."""
+    angle = torch.arange(24) * torch.pi / 12
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    book, seen = torch.cat([ring, torch.tensor([[0.1, 0.0]])]), torch.cat([torch.arange(24), torch.zeros(3).long()])
+    sharp, blurred = (one_level(book, blur).odds(seen, torch.zeros(27).long()).mean(0) for blur in (0.0, 1.0))
+    assert sharp.argmax() == 0
+    assert blurred.argmax() == 24
 
 
 def test_other_codes_differ_but_spell_the_same_latent_nearly_as_well():
@@ -164,11 +192,19 @@ def test_other_codes_differ_but_spell_the_same_latent_nearly_as_well():
     x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(3))
     drawn, exact = (OtherCodes(np.zeros(0, np.float16), books, 1, QUANTIZERS, spread) for spread in (0.15, 1e-9))
     generator = torch.Generator().manual_seed(4)
-    (a, _), (b, _) = drawn.encode(x, 0, generator), exact.encode(x, 0, generator)
+    a, b = drawn.encode(x, 0, generator), exact.encode(x, 0, generator)
     assert (a[:, 0] != b[:, 0]).float().mean() > 0.1
     error = [(books[0][ids].sum(1) - x).norm(dim=1).mean() for ids in (a, b)]
     first_level = (books[0][b[:, 0]] - x).norm(dim=1).mean()
     assert error[0] < 0.5 * first_level  # the later levels mend what the first ones missed
+
+
+def test_the_start_of_a_sample_is_that_of_the_hand_whose_ids_come_first(data):
+    batch = data.batch([0, 3], "group")
+    for b, scene in enumerate([0, 3]):
+        for j in range(TASKS):
+            side = data.sides(scene * TASKS + j)[0]
+            np.testing.assert_array_equal(batch.start[b, j], data.hands_start[scene, side, :9])
 
 
 def test_drawn_codes_replace_the_wrist_where_there_is_motion_and_nothing_else(data):
@@ -176,11 +212,10 @@ def test_drawn_codes_replace_the_wrist_where_there_is_motion_and_nothing_else(da
     absent = np.array(data.ids)
     absent[3, 0] = -1
     new = absent[:6].copy()
-    odds = data.other_codes.draw(np.arange(6), new, torch.Generator().manual_seed(0), GROUPS)
+    data.other_codes.draw(np.arange(6), new, torch.Generator().manual_seed(0), GROUPS)
     assert (new[3, 0] == -1).all()
     assert (new[..., WRIST:] == absent[:6, ..., WRIST:]).all()
     assert (new[0, 1, :, :WRIST] != absent[0, 1, :, :WRIST]).any()
-    assert odds.shape == (6 * 2 * 3 - 3, WRIST, ROWS)
     assert ((new[0, 1, :, :WRIST] >= 0) & (new[0, 1, :, :WRIST] < ROWS)).all()
 
 
@@ -191,14 +226,6 @@ def apart(data: VlaData) -> Scenes:
         batch.objects_pos[:, i] = torch.tensor([*xy, 0.5])
     batch.plate_pos[:] = torch.tensor([0.1, -0.1, 0.5])
     return batch
-
-
-@pytest.mark.parametrize("mode", ["group", "wrist"])
-def test_the_odds_of_a_batch_belong_to_its_ids(mode, data):
-    data.other_codes = other_codes(data, spread=1e-9)  # so that the odds point at the drawn row
-    batch = data.batch([0, 3], mode, 1, generator=torch.Generator().manual_seed(0))
-    said = batch.slot_target - data.vocabulary.motion_id_0
-    assert torch.equal(batch.odds.argmax(-1), said)
 
 
 def test_tokens_written_from_the_truth_say_it(data):
