@@ -49,7 +49,7 @@ class CodeSpace:
 
         The odds are blurred to about what a model can know. With the one true row as the target, the likeliest row
         where little is known is some common row, of full length in a random direction; with blurred odds it is the
-        row nearest to what is expected: a short one where nothing is known.
+        row nearest to what is expected: a short one where nothing is known. The row of zeros is meant as it is.
         """
         parts, groups, rows, dim = self.codebooks.shape
         cell, at = codes.view(-1, self.quantizers), slots.view(-1, self.quantizers)[:, 0]
@@ -59,11 +59,14 @@ class CodeSpace:
             for g in range(groups):
                 pick = (part == p) & (group == g)
                 book = self.codebooks[p, g]
-                left = book[cell[pick] - p * rows].flip(1).cumsum(1).flip(1)
+                said = book[cell[pick] - p * rows]
+                left = said.flip(1).cumsum(1).flip(1)
                 distance = (left.square().sum(-1, keepdim=True) + book.square().sum(-1) - 2 * left @ book.t())
                 variance = self.residual[p, g].square() * dim * self.SHARPEST
                 variance = variance.clamp_min(self.blur * float(self.variance[p, g]))
-                out[pick, :, p * rows : (p + 1) * rows] = (-distance / (2 * variance[:, None])).softmax(-1)
+                told = (-distance / (2 * variance[:, None])).softmax(-1)
+                silent = F.one_hot(cell[pick] - p * rows, rows).float()
+                out[pick, :, p * rows : (p + 1) * rows] = torch.where(said.any(-1, keepdim=True), told, silent)
         return out.flatten(0, 1)
 
 
@@ -192,7 +195,7 @@ def code_features(codes: CodeSpace, part: int) -> Tensor:
 
 
 def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: float = 0.3,
-                  least: float = 0.1) -> Tensor:
+                  least: float = 0.3) -> Tensor:
     """float[block_ids + 1]: decay^q per residual level, groups by the spread of their latents, fingers damped; the
     last entry (index -1) is for markers."""
     at = torch.arange(block_ids)

@@ -82,6 +82,7 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
         if step % 500 == 0 or step == recipe.steps:
             save_atomic({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, state_path)
         progress(step, loss=loss.item(), reconstruction=reconstruction.item())
+    model.silence()
     return model.eval()
 
 

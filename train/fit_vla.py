@@ -2,7 +2,8 @@
 
 Two stages with the same steps:
   language  visual tokens are written from the truth (`SceneDescription`): no picture, no ViT, so steps are cheap
-  joint     visual tokens come from the pictures, and everything is trained
+  joint     visual tokens come from the pictures, and the language model learns what the ViT makes of them; ViT and
+            projector stay as they are
 
 Four kinds of steps:
   prompt  no motion ids: find the named object; costs a third
@@ -44,7 +45,6 @@ class VlaRecipe(FitRecipe):
     start_weight: float = 0.4
     latent_weight: float = 0.5
     rest_weight: float = 1.0
-    description_weight: float = 1.0     # joint stage
     jitter_m: float = 0.008             # language stage: what the tokens tell about places is wrong by this much
     token_noise: float = 0.05           # language stage: noise on every number of a token
 
@@ -69,8 +69,7 @@ class VlaFit(Fit):
     def __init__(self, model: BeingVLA, aids: Aids, data: VlaData, description: SceneDescription, recipe: VlaRecipe,
                  image_token: int, state_path: Path, device: str = "cpu", *, from_pictures: bool = True) -> None:
         self.name = "joint" if from_pictures else "language"
-        super().__init__(model, (aids,), recipe, state_path, device,
-                         lambda name: from_pictures or "_language_model" in name)
+        super().__init__(model, (aids,), recipe, state_path, device, lambda name: "_language_model" in name)
         self.vla_model, self.vla, self.aids, self.data, self.description = model, recipe, aids, data, description
         self.image_token, self.from_pictures = image_token, from_pictures
         self.weights = level_weights(aids.codes, data.vocabulary.block_ids).to(device)
@@ -151,17 +150,16 @@ class VlaFit(Fit):
         batch = self.data.batch(rows.tolist(), mode, seconds, generator=generator).to(self.device)
         with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
             if self.from_pictures:
-                visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator))
-                parts = {"description": self.description.loss(visual, self.description.target(batch))}
+                with torch.no_grad():
+                    visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator))
             else:
-                told = self.description.target(batch, r.jitter_m, generator)
-                visual, parts = self.description.tokens(told), {}
+                visual = self.description.tokens(self.description.target(batch, r.jitter_m, generator))
                 visual = visual + r.token_noise * torch.randn(visual.shape, generator=generator).to(self.device)
-            parts |= self.losses(batch, mode, visual)
+            parts = self.losses(batch, mode, visual)
         binding = self.done < r.prompt_phase * r.pictures
-        weight = {"position": 1.0 if binding else r.position_weight, "description": r.description_weight,
-                  "tokens": 1.0, "code": r.code_weight, "latent": r.latent_weight, "rest": r.rest_weight,
-                  "position_on_ids": r.position_weight, "start": r.start_weight, "start_on_ids": r.start_weight}
+        weight = {"position": 1.0 if binding else r.position_weight, "tokens": 1.0, "code": r.code_weight,
+                  "latent": r.latent_weight, "rest": r.rest_weight, "position_on_ids": r.position_weight,
+                  "start": r.start_weight, "start_on_ids": r.start_weight}
         self.update(torch.stack([weight[name] * value for name, value in parts.items()]).sum(), mode)
         self.step += 1
         self.done += pictures

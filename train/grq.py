@@ -167,6 +167,20 @@ class MotionVQ(nn.Module):
         """float[G, K, D]"""
         return torch.stack([group.get_buffer("embed") for group in self.groups])
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Makes the least used row of each group zero, so that an id can say nothing."""
+        for group in self.groups:
+            embed, used = group.get_buffer("embed"), group.get_buffer("cluster_size")
+            embed[int(used.argmin())] = 0
+
+    def silent_rows(self) -> list[int]:
+        """The zero row of each group; ValueError if there is none."""
+        norms = self.codebooks().norm(dim=-1)
+        if not bool((norms.min(1).values == 0).all()):
+            raise ValueError("motion tokenizer: expected a row of zeros in every codebook, found none")
+        return [int(row) for row in norms.argmin(1)]
+
     def latent(self, features: Tensor) -> Tensor:
         """float[N, window, D] -> float[N, positions, code_dim], before quantisation."""
         x = (features - self.mean) / (self.std + 1e-6)

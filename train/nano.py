@@ -52,7 +52,8 @@ class NanoRecipe:
     wrist: TokenizerRecipe = field(default_factory=lambda: TokenizerRecipe(first_group_odds=0.4))
     finger: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     spread: float = 0.15  # of the ids that are drawn anew, see OtherCodes
-    blur: float = 0.1     # of the odds of ids, see CodeSpace
+    blur: float = 0.2     # of the odds of ids, see CodeSpace
+    spoken_levels: tuple[tuple[int, int], ...] = ((2, 1), (2, 2))  # quantizers per part and group; the rest are silent
     vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=120_000, batch_pictures=32))
     language: VlaRecipe = field(default_factory=lambda: VlaRecipe(pictures=40_000, batch_pictures=12))
     joint: VlaRecipe = field(default_factory=lambda: VlaRecipe(
@@ -187,6 +188,7 @@ class NanoRun:
                           r.blur)
         data.other_codes = OtherCodes(self.wrist_latents(train, models["wrist"]), books[0], args.positions,
                                       args.num_quantizers, r.spread)
+        data.silent = _silent([models[part] for part in PARTS], r.spoken_levels)
         camera = procedural.CANONICAL_CAMERA
         scale = r.image_size / camera.width
         low, high = position_range(data.target_pos)
@@ -238,7 +240,7 @@ class NanoRun:
         from beingh0_edge.train import procedural
 
         folder = self.folder / "checkpoint"
-        weights = {k: v.detach().cpu().contiguous() for k, v in fit.average.items()}
+        weights = {k: v.detach().cpu().contiguous() for k, v in (fit.model.state_dict() | fit.average).items()}
         temporary = folder / "model.safetensors.tmp"
         save_file(weights, temporary)
         temporary.replace(folder / "model.safetensors")
@@ -335,6 +337,22 @@ def _windows(folder: Path, part: str, limit: int | None = None,
         out[at : at + len(chunk)] = chunk
         at += len(chunk)
     return out, mask
+
+
+def _silent(models: list[MotionVQ], spoken: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.int16]:
+    """The id of each slot of a block that says nothing, -1 for those that do: int16[block_ids].
+
+    What is left of a latent after the first levels is smaller than what a model of this size gets wrong. Ids for it
+    would be guesses, and each guess adds to the error.
+    """
+    out = []
+    for part, (model, levels) in enumerate(zip(models, spoken, strict=True)):
+        a = model.args
+        for row, count in zip(model.silent_rows(), levels, strict=True):
+            cell = np.full(a.num_quantizers, part * a.nb_code + row, np.int16)
+            cell[:count] = -1
+            out.append(np.tile(cell, a.positions))
+    return np.concatenate(out)
 
 
 def _latent_spread(books: torch.Tensor, ids: npt.NDArray[np.int16],

@@ -153,6 +153,7 @@ class VlaData:
         self.plate_colour, self.plate_pos = np.array(read("plate_colour")), np.array(read("plate_pos_cam_m"))
         self.ids, self.vocabulary = ids, vocabulary
         self.other_codes: OtherCodes | None = None
+        self.silent = np.full(vocabulary.block_ids, -1, np.int16)  # the id that a slot of a block always has, or -1
         self.tokenizer = tokenizer
         with (folder / "text.jsonl").open() as lines:
             self.texts: list[str] = [json.loads(line)["text"] for line in lines]
@@ -216,6 +217,7 @@ class VlaData:
         """Pictures `scenes` with all their tasks; `texts` overrides the instructions (shuffled-word controls).
 
         With a `generator` and `other_codes`, the wrist's ids are drawn anew among those that spell the same motion.
+        Slots that are `silent` keep their id.
         """
         k = self.tasks_per_scene
         s = np.asarray(scenes)
@@ -223,6 +225,7 @@ class VlaData:
         answers = np.array(self.ids[samples, :, :seconds])
         if generator is not None and self.other_codes is not None and mode != "prompt":
             self.other_codes.draw(samples, answers, generator, 1 if mode == "group" else self.vocabulary.groups)
+        answers = np.where((answers >= 0) & (self.silent >= 0), self.silent, answers)
         rows, mots, slots, targets, indices = [], [], [], [], []
         for b, scene in enumerate(scenes):
             for j in range(k):

@@ -72,6 +72,19 @@ def test_rows_nobody_uses_are_replaced():
     assert group.embed[3].abs().max() < 1e2
 
 
+def test_the_least_used_row_becomes_the_one_that_says_nothing():
+    model = part("wrist", 9)
+    with pytest.raises(ValueError, match="found none"):
+        model.silent_rows()
+    for group, row in zip(model.groups, (3, 11), strict=True):
+        group.cluster_size[row] = 0.1
+    before = model.codebooks().clone()
+    model.silence()
+    assert model.silent_rows() == [3, 11]
+    changed = (model.codebooks() != before).any(-1)
+    assert changed.sum(1).tolist() == [1, 1]
+
+
 def test_unsupported_variants_are_refused_by_name():
     with pytest.raises(ValueError, match="norm='LN'"):
         MotionVQ(MotionArgs(norm="LN"), torch.zeros(9), torch.ones(9))

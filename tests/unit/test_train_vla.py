@@ -158,7 +158,7 @@ def one_level(book: torch.Tensor, blur: float) -> CodeSpace:
 
 
 def test_odds_point_at_the_row_itself_and_fall_with_the_distance():
-    book = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    book = torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
     odds = one_level(book, blur=0.5).odds(torch.tensor([0, 1]), torch.tensor([0, 0]))
     expected = torch.softmax(-torch.tensor([[0.0, 1.0, 9.0], [1.0, 0.0, 4.0]]), -1)
     torch.testing.assert_close(odds, expected)
@@ -197,6 +197,29 @@ def test_other_codes_differ_but_spell_the_same_latent_nearly_as_well():
     error = [(books[0][ids].sum(1) - x).norm(dim=1).mean() for ids in (a, b)]
     first_level = (books[0][b[:, 0]] - x).norm(dim=1).mean()
     assert error[0] < 0.5 * first_level  # the later levels mend what the first ones missed
+
+
+def test_the_row_of_zeros_is_meant_as_it_is():
+    book = torch.tensor([[0.0, 0.0], [0.1, 0.0], [3.0, 0.0]])
+    odds = one_level(book, blur=0.5).odds(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    torch.testing.assert_close(odds[0], torch.tensor([1.0, 0.0, 0.0]))
+    assert odds[1].max() < 0.6
+
+
+def test_silent_slots_have_their_id_in_every_answer_and_the_others_their_own(data):
+    data.silent[3::QUANTIZERS] = 5
+    data.ids[3, 0] = -1  # a hand that does not move
+    data.hands[3] = 1
+    batch = data.batch([0, 1], "full", 2)
+    motion = (batch.slot_index >= 0) & (batch.slot_target != IGNORE)
+    said = batch.slot_target - data.vocabulary.motion_id_0
+    silent = motion & (batch.slot_index % QUANTIZERS == 3)
+    assert silent.sum() > 0
+    assert (said[silent] == 5).all()
+    first = torch.from_numpy(data.ids[0, data.sides(0)[0], 0].astype(np.int64))
+    at = batch.slot_index[0, 0, 1 : 1 + 2 * WRIST]
+    own = at % QUANTIZERS != 3
+    assert torch.equal(said[0, 0, 1 : 1 + 2 * WRIST][own], first[own])
 
 
 def test_the_start_of_a_sample_is_that_of_the_hand_whose_ids_come_first(data):
@@ -250,8 +273,9 @@ def test_a_token_too_narrow_for_the_description_is_refused():
         SceneDescription(64, 2, (56.0, 56.0, 28.0, 28.0), SIZE, (0.2,) * 3, (0.6,) * 3, 4, 6)
 
 
-def test_the_language_stage_leaves_the_picture_side_alone(data, tmp_path):
-    run = fit(data, tmp_path / "a.pt", from_pictures=False)
+@pytest.mark.parametrize("from_pictures", [True, False], ids=["joint", "language"])
+def test_the_language_side_learns_and_leaves_the_picture_side_alone(from_pictures, data, tmp_path):
+    run = fit(data, tmp_path / "a.pt", from_pictures=from_pictures)
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     for _ in range(6):
         run.train_step()
