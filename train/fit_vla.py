@@ -40,10 +40,10 @@ class VlaRecipe(FitRecipe):
     later_wrist: float = 0.25           # odds of wrist steps afterwards; the rest are group steps
     seconds_odds: tuple[float, ...] = (0.5, 0.3, 0.2)
     full_tokens: int = 2560             # token budget of a full batch, so that long answers use fewer pictures
-    code_weight: float = 1.0
-    position_weight: float = 0.6
-    start_weight: float = 0.4
-    latent_weight: float = 0.5
+    code_weight: float = 4.0
+    position_weight: float = 0.1        # 1 in the prompt phase
+    start_weight: float = 0.1
+    latent_weight: float = 6.0          # a mean over many numbers: its gradient is small
     rest_weight: float = 1.0
     jitter_m: float = 0.008             # language stage: what the tokens tell about places is wrong by this much
     token_noise: float = 0.05           # language stage: noise on every number of a token

@@ -54,10 +54,11 @@ class NanoRecipe:
     spread: float = 0.15  # of the ids that are drawn anew, see OtherCodes
     blur: float = 0.2     # of the odds of ids, see CodeSpace
     spoken_levels: tuple[tuple[int, int], ...] = ((2, 1), (2, 2))  # quantizers per part and group; the rest are silent
-    vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=120_000, batch_pictures=32))
-    language: VlaRecipe = field(default_factory=lambda: VlaRecipe(pictures=40_000, batch_pictures=12))
+    vision: FitRecipe = field(default_factory=lambda: FitRecipe(pictures=180_000, batch_pictures=32))
+    language: VlaRecipe = field(default_factory=lambda: VlaRecipe(
+        pictures=50_000, batch_pictures=12, code_weight=1.0, position_weight=0.6, start_weight=0.4, latent_weight=0.5))
     joint: VlaRecipe = field(default_factory=lambda: VlaRecipe(
-        pictures=45_000, batch_pictures=12, prompt_phase=0.0, later_prompt=0.05, later_full=0.2, muon_lr=0.012,
+        pictures=47_000, batch_pictures=12, prompt_phase=0.0, later_prompt=0.05, later_full=0.2, muon_lr=0.012,
         adam_lr=1e-3))
     vit_hidden: int = 192
     vit_layers: int = 4
