@@ -2,8 +2,8 @@
 
 The picture side (ViT and projector) learns to write this description into its tokens; the language side learns
 from tokens that are written from the truth, without any picture. The two do not wait for each other, and steps of
-the language side cost no ViT. Afterwards the language side goes on with what the ViT makes of pictures; nothing of this is
-in the shipped model.
+the language side cost no ViT. Afterwards the language side goes on with what the ViT makes of pictures; nothing of
+this is in the shipped model.
 
 A token covers 2 x 2 patches. For each patch it tells which thing, if any, has its centre there: whether, kind,
 colour, place and size. For each side it tells whether that hand's palm is in the token's cell, where, turned how, and

@@ -95,6 +95,8 @@ def test_wrong_usage_is_one_line(arguments, said, capsys):
     ("--seconds", "0", "seconds: expected a whole number from 1 on, got 0"),
     ("--seconds", "-1", "seconds: expected a whole number from 1 on, got -1"),
     ("--seed", "-1", "--seed: expected a whole number from 0 on, got -1"),
+    ("--temperature", "0", "--temperature: expected a number above 0, got 0.0"),
+    ("--temperature", "nan", "--temperature: expected a number above 0, got nan"),
     ("--intrinsics", "1,2,3", "--intrinsics: expected four numbers fx,fy,cx,cy, got '1,2,3'"),
     ("--intrinsics", "nan,1,1,1", "camera: expected finite fx, fy > 0 and finite cx, cy"),
     ("--intrinsics", "0,400,32,24", "got Camera(fx=0.0, fy=400.0"),

@@ -99,6 +99,7 @@ def infer(
     seed: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
                                       help="The same seed gives the same motion.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest id every time.")] = False,
+    temperature: Annotated[float, typer.Option(metavar="T", help="Of the draws; lower is less varied.")] = 1.0,
     intrinsics: Annotated[str | None, typer.Option(
         metavar="FX,FY,CX,CY", show_default=False,
         help="The camera of the picture, in its pixels. Without it the bundle's default camera is assumed, "
@@ -111,7 +112,8 @@ def infer(
     from .infer import Request, run_infer
 
     typer.echo(run_infer(Request(bundle=bundle, image=image, task=task, hands=hands, seconds=seconds,
-                                 seed=seed, greedy=greedy, intrinsics_px=_four_numbers(intrinsics)), out))
+                                 seed=seed, greedy=greedy, temperature=temperature,
+                                 intrinsics_px=_four_numbers(intrinsics)), out))
 
 
 def _four_numbers(text: str | None) -> tuple[float, float, float, float] | None:

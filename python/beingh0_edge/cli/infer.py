@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from ..files import staged
@@ -26,12 +27,15 @@ class Request:
     seed: int
     greedy: bool
     intrinsics_px: tuple[float, float, float, float] | None
+    temperature: float = 1.0
 
     def observation(self) -> Observation:
         """The observation. Raises ValueError or FileNotFoundError for what no bundle could answer."""
         motion_question(self.task, self.seconds, self.hands)
         if self.seed < 0:
             raise ValueError(f"--seed: expected a whole number from 0 on, got {self.seed}")
+        if not 0 < self.temperature < inf:
+            raise ValueError(f"--temperature: expected a number above 0, got {self.temperature}")
         image = read_image(self.image)
         if self.intrinsics_px is not None:
             Camera(*self.intrinsics_px, width=image.shape[1], height=image.shape[0])
@@ -47,7 +51,7 @@ def run_infer(request: Request, out: Path) -> str:
     with staged(out) as stage:
         policy = Policy.load(request.bundle)
         motion = policy.generate(observation, request.seconds, request.hands, greedy=request.greedy,
-                                 seed=request.seed)
+                                 seed=request.seed, temperature=request.temperature)
         motion.save(stage)
         draw_motion(stage, policy, observation, motion)
     return f"milliseconds\n{timing_table(motion)}\nwritten to {out}"
