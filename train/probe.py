@@ -130,13 +130,13 @@ def make_probe(fit: VlaFit, data: VlaData, vq: MotionVQ, grasp_offset_m: npt.NDA
         xyz = np.concatenate(points)
         distance = np.linalg.norm(xyz - target, axis=1)
         with torch.no_grad():
-            head, start = (place.read(torch.cat(mots)).cpu().numpy() for place in (fit.aids.position, fit.aids.start))
-        palm = data.hands_start[used, [data.sides(s * k)[0] for s in used], :3].repeat(k, 0)
+            head, begin = (place.read(torch.cat(mots)).cpu().numpy() for place in (fit.aids.position, fit.aids.start))
+        palm = data.hands_start[used, np.array([data.sides(int(s) * k)[0] for s in used]), :3].repeat(k, 0)
         return {"nearest": nearest(xyz), "shuffled": nearest(np.concatenate(rotated)),
                 "reach": float((distance < REACH_M).mean()), "median_mm": float(np.median(distance)) * 1000,
                 "head_nearest": nearest(head.astype(np.float32)),
                 "head_median_mm": float(np.median(np.linalg.norm(head - target, axis=1))) * 1000,
-                "start_median_mm": float(np.median(np.linalg.norm(start - palm, axis=1))) * 1000}
+                "start_median_mm": float(np.median(np.linalg.norm(begin - palm, axis=1))) * 1000}
 
     return run
 

@@ -248,8 +248,8 @@ class VlaData:
                 out[i, : len(x)] = x
             return torch.from_numpy(out).view(len(scenes), k, width)
 
-        first = [self.sides(int(sample))[0] for sample in samples]
-        start = torch.from_numpy(self.hands_start[self.scene_index[samples], first, :9]).view(-1, k, 9)
+        moving = [self.sides(int(sample))[0] for sample in samples]
+        start = torch.from_numpy(self.hands_start[self.scene_index[samples], moving, :9]).view(-1, k, 9)
         if not bool(start.isfinite().all()):
             raise ValueError(f"scenes {s.tolist()}: a hand that is to move has no start")
         return Batch(
