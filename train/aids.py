@@ -42,6 +42,10 @@ class CodeSpace:
         return int(self.codebooks.shape[1]) * self.positions * self.quantizers
 
 
+    def part_and_group(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Of slots int64[...] of a block."""
+        return slots // self.ids_per_part, slots % self.ids_per_part // (self.positions * self.quantizers)
+
     @torch.no_grad()
     def odds(self, codes: Tensor, slots: Tensor) -> Tensor:
         """What is to be learned for motion ids int64[N] at `slots` int64[N] of their blocks, whole cells: odds of all
@@ -53,7 +57,7 @@ class CodeSpace:
         """
         parts, groups, rows, dim = self.codebooks.shape
         cell, at = codes.view(-1, self.quantizers), slots.view(-1, self.quantizers)[:, 0]
-        part, group = at // self.ids_per_part, at % self.ids_per_part // (self.positions * self.quantizers)
+        part, group = self.part_and_group(at)
         out = torch.zeros(*cell.shape, parts * rows, device=codes.device)
         for p in range(parts):
             for g in range(groups):
@@ -163,8 +167,7 @@ class Aids(nn.Module):
         """
         c = self.codes
         parts, groups, rows, _ = c.codebooks.shape
-        part = slots // c.ids_per_part
-        group = (slots % c.ids_per_part) // (c.positions * c.quantizers)
+        part, group = c.part_and_group(slots)
         total = logits.new_zeros(())
         for p in range(parts):
             for g in range(groups):
@@ -199,7 +202,7 @@ def level_weights(codes: CodeSpace, block_ids: int, decay: float = 0.6, finger: 
     """float[block_ids + 1]: decay^q per residual level, groups by the spread of their latents, fingers damped; the
     last entry (index -1) is for markers."""
     at = torch.arange(block_ids)
-    part, group = at // codes.ids_per_part, at % codes.ids_per_part // (codes.positions * codes.quantizers)
+    part, group = codes.part_and_group(at)
     spread = (codes.variance / codes.variance.max(1, keepdim=True).values).sqrt().cpu()
     w = decay ** (at % codes.quantizers).float() * spread[part, group].clamp_min(least)
     w[codes.ids_per_part :] *= finger

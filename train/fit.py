@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class FitRecipe:
     seed: int = 0
 
 
-class Fit:
+class Fit(ABC):
     """One stage. A subclass computes losses and counts pictures in `train_step`; everything that must survive an
     interruption is in `save`."""
 
@@ -79,9 +80,9 @@ class Fit:
 
     # -------------------------------------------------------------------------------------- steps
 
+    @abstractmethod
     def train_step(self) -> tuple[str, dict[str, float]]:
         """One step; -> (kind of step, unweighted losses). Advances `step` and `done`."""
-        raise NotImplementedError
 
     def update(self, loss: Tensor, what: str) -> None:
         """Backward pass, both optimisers, average. Raises FloatingPointError on a gradient that is not finite."""

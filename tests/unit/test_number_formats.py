@@ -1,6 +1,5 @@
 """The benchmark of number formats: what it keeps, goes on from, and says."""
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import benchmark_module
 import numpy as np
 import pytest
 
@@ -16,19 +16,12 @@ from beingh0_edge import Policy
 from beingh0_edge.cli.samples import samples_for
 from beingh0_edge.train import procedural
 
-ROOT = Path(__file__).parents[2]
 MM = 1e-3  # decoded motion is float32
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("number_formats", ROOT / "benchmarks" / "number_formats.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_module.load("number_formats")
 
 
 @pytest.fixture

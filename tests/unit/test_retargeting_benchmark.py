@@ -1,11 +1,10 @@
 """The retargeting benchmark: it gives its peer the same robot, and the page says what was measured."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import benchmark_module
 import numpy as np
 import pytest
 
@@ -18,13 +17,7 @@ SAME_M = 1e-6  # the importer rounds to 0.1 um
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("retargeting_benchmark", ROOT / "benchmarks" / "retargeting.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_module.load("retargeting")
 
 
 @pytest.mark.parametrize("name", known_robots())

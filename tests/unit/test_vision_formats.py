@@ -1,32 +1,23 @@
 """The benchmark of vision formats: what it calls the float32 original, and what its page says."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import benchmark_module
 import numpy as np
 import pytest
 
 from beingh0_edge import Bundle
 from beingh0_edge.vision_onnx import VisionTower
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
+        patch.syspath_prepend(benchmark_module.FOLDER)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
             patch.setenv(name, "1")  # the benchmark sets them, and they are put back
-        spec = importlib.util.spec_from_file_location("vision_formats", FOLDER / "vision_formats.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look it up
-        spec.loader.exec_module(module)
-    return module
+        return benchmark_module.load("vision_formats")
 
 
 def test_the_unpacked_tower_is_the_bundles_and_the_8_bit_ones_are_close(
