@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from beingh0_edge import __version__
+from beingh0_edge.files import staged, write_json
 from beingh0_edge.train import text
 from beingh0_edge.train.aids import Aids, CodeSpace, code_features, position_range
 from beingh0_edge.train.description import SceneDescription
@@ -108,7 +109,7 @@ class NanoRun:
             if changed:
                 raise ValueError(f"{path}: this folder was started with another recipe ({'; '.join(changed)}); "
                                  "choose an empty folder or the same recipe")
-        _write_json(path, now)
+        write_json(path, now)
 
     # ------------------------------------------------------------------------------------- stages
 
@@ -130,7 +131,6 @@ class NanoRun:
             features, _ = _windows(train, part, limit=400_000, seed=self.recipe.seed)
             models[part] = fit_part(MotionArgs(use_part=part), features, getattr(self.recipe, part),
                                     self.folder / f"tokenizer_{part}.pt")
-            write_folder(models[part], self.folder / "checkpoint" / "motion" / part)
         return models
 
     def ids(self, data: Path, models: dict[str, MotionVQ]) -> npt.NDArray[np.int16]:
@@ -236,43 +236,45 @@ class NanoRun:
             vla.run(make_probe(vla, p.probes, p.models["wrist"], grasp_offset()))
         return fit
 
-    def write_checkpoint(self, fit: Fit, config: VLAConfig) -> Path:
-        """The averaged weights in the official layout, ready for `beingh0_edge.quantize`."""
+    def write_checkpoint(self, fit: Fit, p: Prepared) -> Path:
+        """The averaged weights and the motion tokenizer in the official layout, ready for `beingh0_edge.quantize`."""
         from beingh0_edge.train import procedural
 
         folder = self.folder / "checkpoint"
-        weights = {k: v.detach().cpu().contiguous() for k, v in (fit.model.state_dict() | fit.average).items()}
-        temporary = folder / "model.safetensors.tmp"
-        save_file(weights, temporary)
-        temporary.replace(folder / "model.safetensors")
         history, stages = [], {}
         for name in STAGES:
             state = torch.load(self.folder / f"{name}.pt", weights_only=True, map_location="cpu")
             history += json.loads(state["history"])
             stages[name] = {"pictures": int(state["done"]), "steps": int(state["step"]),
                             "seconds": round(float(state["seconds_spent"]))}
-        _write_json(folder / "config.json", config.to_official())
-        _write_json(folder / "edge.json", {
-            "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
-            "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
-            "provenance": {
-                "trained_by": f"beingh0_edge {__version__} train nano", "data": "procedural, synthetic hand",
-                "recipe": asdict(self.recipe), "stages": stages, "device": self.device,
-                "machine": platform.machine(), "torch": torch.__version__,
-            }})
-        _write_json(self.folder / "history.json", history)
+        for part in PARTS:
+            with staged(folder / "motion" / part) as stage:
+                write_folder(p.models[part], stage)
+        with staged(folder) as stage:
+            weights = {k: v.detach().cpu().contiguous() for k, v in (fit.model.state_dict() | fit.average).items()}
+            save_file(weights, stage / "model.safetensors")
+            write_json(stage / "config.json", p.model.config.to_official())
+            write_json(stage / "edge.json", {
+                "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
+                "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
+                "provenance": {
+                    "trained_by": f"beingh0_edge {__version__} train nano", "data": "procedural, synthetic hand",
+                    "recipe": asdict(self.recipe), "stages": stages, "device": self.device,
+                    "machine": platform.machine(), "torch": torch.__version__,
+                }})
+        write_json(self.folder / "history.json", history)
         return folder
 
     def run(self, bundle: Path | None = None) -> Path:
         """All stages; returns the checkpoint folder. With `bundle`, also builds the bundle there."""
         started = time.monotonic()
-        config = self.prepare().model.config
+        prepared = self.prepare()
         if self.device == "cpu":
             self._side_by_side()
         else:
             for name in ("vision", "language"):
                 self.stage(name)
-        checkpoint = self.write_checkpoint(self.stage("joint"), config)
+        checkpoint = self.write_checkpoint(self.stage("joint"), prepared)
         if bundle is not None:
             from beingh0_edge.quantize import build_bundle
 
@@ -283,8 +285,7 @@ class NanoRun:
     def _side_by_side(self) -> None:
         """Vision and language in a process each, with a thread each; a failure of one ends both."""
         context = torch.multiprocessing.get_context("spawn")
-        processes = [context.Process(target=_stage_process, args=(self.folder, self.recipe, name))
-                     for name in ("vision", "language")]
+        processes = [context.Process(target=_stage_process, args=(self, name)) for name in ("vision", "language")]
         for process in processes:
             process.start()
         try:
@@ -306,10 +307,10 @@ class NanoRun:
                 raise RuntimeError(f"a stage of the training ended with status {process.exitcode}; see its messages")
 
 
-def _stage_process(folder: Path, recipe: NanoRecipe, name: str) -> None:
+def _stage_process(run: NanoRun, name: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    NanoRun(folder, recipe, device="cpu").stage(name)
+    run.stage(name)
 
 
 def grasp_offset() -> npt.NDArray[np.float64]:
@@ -401,12 +402,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
     temporary = path.with_suffix(".tmp.npy")
     np.save(temporary, array)
-    temporary.replace(path)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
     temporary.replace(path)
 
 

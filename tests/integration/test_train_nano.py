@@ -1,5 +1,6 @@
 """`beingh0 train nano` from nothing to a bundle that answers, with sizes that take seconds."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_a_finished_run_is_not_trained_again(run):
 def test_another_recipe_in_the_same_folder_is_refused_and_named(run):
     with pytest.raises(ValueError, match=r"language.code_weight: 1.0 -> 2.0"):
         NanoRun(run / "run", replace(small(), language=replace(small().language, code_weight=2.0)))
+
+
+def test_a_run_handed_to_a_process_does_not_write_its_recipe_again(tmp_path):
+    run = NanoRun(tmp_path / "run", small(), device="cpu")
+    recipe = tmp_path / "run" / "recipe.json"
+    recipe.unlink()  # two processes that write the same file come into each other's way
+    assert pickle.loads(pickle.dumps(run)).recipe == run.recipe
+    assert not recipe.exists()
 
 
 def test_a_longer_run_keeps_the_shares_of_the_stages():
