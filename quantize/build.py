@@ -145,7 +145,7 @@ class Choices:
 
 def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None,
            calibration: Calibration | None) -> Manifest:
-    checkpoint = Checkpoint(source)
+    checkpoint = Checkpoint(source, progress=progress)
     config, edge = checkpoint.config, read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
     folders = choices.folders(source)

@@ -18,7 +18,7 @@ from beingh0_edge.errors import BundleError
 from beingh0_edge.types import FloatArray
 
 from .config import ModelConfig, read_config
-from .tensor_files import TensorFile
+from .tensor_files import FLOATS, TensorFile
 from .tensor_names import (
     EMBEDDING,
     HEAD,
@@ -53,12 +53,19 @@ class _Recipe:
     pieces: dict[int, tuple[TensorFile, str]] = field(default_factory=dict)
     lora: dict[str, tuple[TensorFile, str]] = field(default_factory=dict)
 
+    def sources(self) -> list[tuple[TensorFile, str]]:
+        return [*self.pieces.values(), *self.lora.values()]
+
 
 class Checkpoint:
     """A folder with config.json and weights. Tensor names are those of the published BeingVLA files."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises BundleError listing every tensor that is missing, unexpected or misshapen."""
+    def __init__(self, folder: Path, *, headers_only: bool = False, progress: Progress | None = None) -> None:
+        """Raises BundleError listing every tensor that is missing, unexpected, misshapen or of a type without floats.
+
+        Where there is one, all values are read too, and those that are not finite are in the same list; sound
+        checkpoints leave that to `check_values`. headers_only: values are never read.
+        """
         self.folder = folder
         if not folder.is_dir():
             raise BundleError(f"{folder}: no such checkpoint folder", str(folder))
@@ -68,6 +75,7 @@ class Checkpoint:
         self.tied = HEAD not in self._recipes and self.config.language.tied
         problems += self._compare(expected_shapes(self.config, self.tied))
         if problems:
+            problems += ["values were not read"] if headers_only else self._bad_values(progress)
             raise BundleError(f"{folder}: the weights do not fit config.json:\n  " + "\n  ".join(problems),
                               str(folder))
 
@@ -77,7 +85,7 @@ class Checkpoint:
 
     def _files(self) -> dict[Path, TensorFile]:
         return {file.path: file for recipe in self._recipes.values()
-                for file, _ in (*recipe.pieces.values(), *recipe.lora.values())}
+                for file, _ in recipe.sources()}
 
     def names(self) -> Iterator[str]:
         return iter(self._recipes)
@@ -108,36 +116,33 @@ class Checkpoint:
             return file.read(raw, first, last)
         return self.tensor(name)[first:last]
 
-    def nbytes(self) -> int:
-        """Bytes of all tensors as float32."""
-        return sum(4 * int(np.prod(self.shape(name))) for name in self._recipes)
-
     def check_values(self, progress: Progress | None = None) -> None:
-        """Reads everything once. Raises BundleError for a file that does not have its checksums (torch files have
-        them), or listing every tensor with values that are not finite.
+        """Reads everything once. Raises BundleError listing every file that does not have its checksums (torch files
+        have them) and every tensor with values that are not finite.
         """
+        if problems := self._bad_values(progress):
+            raise BundleError(f"{self.folder}: the weights are damaged:\n  " + "\n  ".join(problems), str(self.folder))
+        if progress:
+            progress(1, 1, "checking is done")
+
+    def _bad_values(self, progress: Progress | None) -> list[str]:
+        problems = []
         for file in self._files().values():
-            file.verify()
-        total, done, bad = self.nbytes(), 0, []
-        for name in self._recipes:
-            if name.startswith(MOTION) and name.endswith(TRAINING_STATE):
-                continue
-            shape = self.shape(name)
-            rows = shape[0] if shape else 1
-            for first in range(0, rows, _ROWS_AT_ONCE):
-                part = (
-                    self.rows(name, first, min(first + _ROWS_AT_ONCE, rows)) if shape else self.tensor(name)
-                )
-                done += part.nbytes
-                if not np.isfinite(part).all():
-                    bad.append(name)
-                    break
+            try:
+                file.verify()
+            except BundleError as error:
+                problems.append(str(error))
+        names = [name for name in self._recipes if not (name.startswith(MOTION) and name.endswith(TRAINING_STATE))]
+        sources = [source for name in names for source in self._recipes[name].sources()]
+        done, total = 0, max(1, sum(file.tensors[raw].nbytes for file, raw in sources))
+        for name in names:
             if progress:
                 progress(done, total, f"checking {name}")
-        if bad:
-            raise BundleError(
-                f"{self.folder}: values that are not finite in " + ", ".join(bad), str(self.folder)
-            )
+            sources = self._recipes[name].sources()
+            if not all(np.isfinite(part).all() for source in sources for part in _slices(*source)):
+                problems.append(f"values that are not finite in {name}")
+            done += sum(file.tensors[raw].nbytes for file, raw in sources)
+        return problems
 
     def _index(self, weights: dict[str, TensorFile]) -> list[str]:
         problems: list[str] = []
@@ -164,9 +169,33 @@ class Checkpoint:
         problems += [f"unexpected {name}" for name in self._recipes
                      if name not in expected and not name.startswith(_MOTION_PARTS)]
         for name, shape in expected.items():
-            if self._pieces_of(name) and self.shape(name) != shape:
-                problems.append(f"{name}: expected {list(shape)}, got {list(self.shape(name))}")
+            if self._pieces_of(name):
+                problems += self._misfits(name, shape)
+        return problems
+
+    def _misfits(self, name: str, shape: tuple[int, ...]) -> list[str]:
+        """What is wrong with the shapes and types of a tensor's sources; pieces are the three of a qkv."""
+        recipe = self._recipes[name]
+        infos = {raw: file.tensors[raw] for file, raw in recipe.sources()}
+        problems = [f"{name}: expected floating-point values, got {info.dtype}" for info in infos.values()
+                    if info.dtype not in FLOATS]
+        got = [infos[raw].shape for _, raw in recipe.pieces.values()]
+        if got != [shape] and got != [(shape[0] // 3, *shape[1:])] * 3:
+            problems.append(f"{name}: expected {list(shape)}, got {' + '.join(str(list(piece)) for piece in got)}")
+        if set(recipe.lora) == {"A", "B"}:
+            down, up = (infos[recipe.lora[half][1]].shape for half in "AB")
+            if down[1:] != shape[1:] or up != (shape[0], *down[:1]) or len(down) != 2:
+                problems.append(f"{name}: expected a LoRA pair [rank, {shape[-1]}] and [{shape[0]}, rank], got "
+                                f"{list(down)} and {list(up)}")
         return problems
 
     def _pieces_of(self, name: str) -> bool:
         return name in self._recipes and bool(self._recipes[name].pieces)
+
+
+def _slices(file: TensorFile, name: str) -> Iterator[FloatArray]:
+    """All values of a tensor in a file, some rows at a time."""
+    if not (shape := file.tensors[name].shape):
+        yield file.read(name)
+    for first in range(0, shape[0] if shape else 0, _ROWS_AT_ONCE):
+        yield file.read(name, first, min(first + _ROWS_AT_ONCE, shape[0]))

@@ -69,7 +69,7 @@ def export_onnx(
     source, out = Path(checkpoint_dir), Path(out_dir)
     if out.exists() and not (overwrite and (out / LISTING).is_file()):
         raise BundleError(f"{out}: already exists" + (" and holds no exported graphs" if overwrite else ""), str(out))
-    checkpoint = Checkpoint(source)
+    checkpoint = Checkpoint(source, progress=progress)
     if static is not None and static[0] <= checkpoint.config.image_tokens:
         raise ValueError(f"static: expected a prompt longer than the picture's {checkpoint.config.image_tokens} "
                          f"tokens, got {static[0]}")

@@ -13,7 +13,7 @@ from beingh0_edge.errors import BundleError
 from beingh0_edge.types import SIDES
 
 from .build import Choices, language_vocabulary
-from .checkpoint import EMBEDDING, PROJECTOR, VISION, Checkpoint, robot_spec
+from .checkpoint import EMBEDDING, PROJECTOR, VISION, Checkpoint, Progress, robot_spec
 from .motion_folder import plan_motion
 from .quant_types import row_bytes, tensor_type
 from .sources import source_files
@@ -34,10 +34,14 @@ class Plan:
     types: dict[str, int]
 
 
-def plan_bundle(checkpoint_dir: str | Path, choices: Choices) -> Plan:
-    """Checks everything that a conversion checks except the values themselves. Raises as `build_bundle`."""
+def plan_bundle(checkpoint_dir: str | Path, choices: Choices, *, headers_only: bool = True,
+                progress: Progress | None = None) -> Plan:
+    """Checks everything that a conversion checks except the values themselves. Raises as `build_bundle`.
+
+    headers_only, progress  for checkpoints that do not fit, see Checkpoint
+    """
     source = Path(checkpoint_dir)
-    checkpoint = Checkpoint(source)
+    checkpoint = Checkpoint(source, headers_only=headers_only, progress=progress)
     config, folders = checkpoint.config, choices.folders(source)
     writes: dict[str, int] = {}
     with TemporaryDirectory() as scratch:

@@ -19,6 +19,7 @@ from beingh0_edge.types import FloatArray
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64,
            "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+FLOATS = ("F64", "F32", "F16", "BF16")
 _LARGEST_HEADER = 100 << 20
 
 

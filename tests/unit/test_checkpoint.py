@@ -21,6 +21,8 @@ from beingh0_edge.quantize.tensor_files import SafetensorsFile
 from beingh0_edge.quantize.torch_file import TorchFile
 
 Q_PROJ = LANGUAGE + "model.layers.0.self_attn.q_proj.weight"
+K_BIAS = LANGUAGE + "model.layers.0.self_attn.k_proj.bias"
+NORM = LANGUAGE + "model.norm.weight"
 
 
 @pytest.fixture
@@ -163,12 +165,23 @@ def test_everything_wrong_is_listed_in_one_error(folder: Path) -> None:
     def change(weights: dict[str, np.ndarray]) -> None:
         weights["surprise"] = weights.pop(Q_PROJ)
         weights[HEAD] = weights[HEAD][:-1]
+        weights[HEAD][-1, 2] = np.nan
+        weights[NORM][5] = np.inf
+        weights[K_BIAS] = weights[K_BIAS].astype(np.int32)
         del weights[PROJECTOR + "3.bias"]
 
     rewrite(folder, change)
     with pytest.raises(BundleError) as caught:
         Checkpoint(folder)
     message = str(caught.value)
+    assert f"{K_BIAS}: expected floating-point values, got I32" in message
+    assert message.count("values that are not finite in") == 2
+    for name in (HEAD, NORM):
+        assert f"values that are not finite in {name}" in message
+    with pytest.raises(BundleError, match="unexpected surprise") as caught:
+        Checkpoint(folder, headers_only=True)
+    assert "not finite" not in str(caught.value)
+    assert "values were not read" in str(caught.value)
     assert f"missing {Q_PROJ} [64, 64]" in message
     assert f"missing {PROJECTOR}3.bias [64]" in message
     assert "unexpected surprise" in message

@@ -20,7 +20,7 @@ from beingh0_edge.cli import FAILED, INTERRUPTED, main
 from beingh0_edge.cli.convert import Meter
 from beingh0_edge.errors import BackendError, BundleError
 from beingh0_edge.quantize import Choices, plan_bundle
-from beingh0_edge.quantize.checkpoint import HEAD
+from beingh0_edge.quantize.checkpoint import EMBEDDING, HEAD
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "vla"
 TOKENIZER = "+".join(str(GOLDEN / "motion_tokenizer" / part) for part in ("wrist", "finger"))
@@ -138,10 +138,12 @@ def test_all_that_is_wrong_with_the_weights_is_one_line(folder: Path, tmp_path: 
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(str(folder / "model.safetensors"))
     weights["odd.weight"] = weights.pop(HEAD)[:3]
+    weights[EMBEDDING][7, 7] = np.nan
     save_file(weights, str(folder / "model.safetensors"))
     said = fails_with_one_line(capsys, str(folder), "--out", str(tmp_path / "bundle"), *dry_run)
     assert f"missing {HEAD}" in said
     assert "unexpected odd.weight" in said
+    assert ("values were not read" if dry_run else f"values that are not finite in {EMBEDDING}") in said
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 

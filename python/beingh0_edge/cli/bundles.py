@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -59,11 +60,9 @@ def compare(path_a: str, path_b: str, count: int, as_json: bool) -> str:
     if count < 1:
         raise ValueError(f"--samples: expected a whole number from 1 on, got {count}")
     a, b = Bundle.open(path_a), Bundle.open(path_b)
-    meter = Meter()
-    with quiet():
+    with closing(Meter()) as meter, quiet():
         samples, source = samples_for(a, count)
         measured = asdict(compare_bundles(a, b, samples, progress=meter))
-    meter.close()
     facts = [describe(bundle) for bundle in (a, b)]
     reports = [read_report(bundle) for bundle in (a, b)]
     if as_json:

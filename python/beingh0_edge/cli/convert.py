@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,18 +94,17 @@ def run_convert(request: Request, dry_run: bool) -> str:
     checkpoint = local_folder(request.checkpoint)
     folders = [local_folder(name) for name in names] if names is not None else None
     choices = _choices(request, folders)
-    plan = plan_bundle(checkpoint, choices)
-    if dry_run:
-        return _as_text(plan, request)
-    needed = sum(plan.writes.values())
-    if request.report or request.tuned():
-        needed += sum(plan_bundle(checkpoint, replace(choices, layout="trimmed", quant="F32", vision="fp32",
-                                                      overrides={}, mmproj=None)).writes.values())
-    _check_space(request.out, needed)
-    meter = Meter()
-    with quiet():
-        bundle = _convert(request, checkpoint, folders, choices, meter)
-    meter.close()
+    with closing(Meter()) as meter:
+        plan = plan_bundle(checkpoint, choices, headers_only=dry_run, progress=meter)
+        if dry_run:
+            return _as_text(plan, request)
+        needed = sum(plan.writes.values())
+        if request.report or request.tuned():
+            needed += sum(plan_bundle(checkpoint, replace(choices, layout="trimmed", quant="F32", vision="fp32",
+                                                          overrides={}, mmproj=None)).writes.values())
+        _check_space(request.out, needed)
+        with quiet():
+            bundle = _convert(request, checkpoint, folders, choices, meter)
     return _summary(bundle)
 
 

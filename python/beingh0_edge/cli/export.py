@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,14 @@ def run_export(request: Request) -> str:
     from ..quantize.export_onnx import export_onnx
 
     names = folders_of(request.tokenizer)
-    meter = Meter()
     layout: Any = request.layout  # export_onnx refuses what it does not know
     language: Any = request.language
     vision: Any = request.vision
-    with quiet():
+    with closing(Meter()) as meter, quiet():
         facts = export_onnx(
             local_folder(request.checkpoint), request.out, layout=layout, language=language, vision=vision,
             static=request.lengths(), tokenizer_folders=[local_folder(n) for n in names] if names else None,
             check=request.check, overwrite=request.overwrite, progress=meter)
-    meter.close()
     return f"{request.out}:\n{indented(_row(request.out, name, graph) for name, graph in facts['graphs'].items())}"
 
 
