@@ -22,6 +22,11 @@ from torch import Tensor, nn
 from beingh0_edge.train.description import Point
 
 
+def left_before(rows: Tensor) -> Tensor:
+    """What is left of a cell's latent before each of its levels, float[..., quantizers, D], as are its `rows`."""
+    return rows.flip(-2).cumsum(-2).flip(-2)
+
+
 @dataclass(frozen=True)
 class CodeSpace:
     """Codebooks float[parts, G, K, D] of the motion tokenizer, the variance of its latents float[parts, G], what is
@@ -40,7 +45,6 @@ class CodeSpace:
     @property
     def ids_per_part(self) -> int:
         return int(self.codebooks.shape[1]) * self.positions * self.quantizers
-
 
     def part_and_group(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Of slots int64[...] of a block."""
@@ -64,7 +68,7 @@ class CodeSpace:
                 pick = (part == p) & (group == g)
                 book = self.codebooks[p, g]
                 said = book[cell[pick] - p * rows]
-                left = said.flip(1).cumsum(1).flip(1)
+                left = left_before(said)
                 distance = (left.square().sum(-1, keepdim=True) + book.square().sum(-1) - 2 * left @ book.t())
                 variance = self.residual[p, g].square() * dim * self.SHARPEST
                 variance = variance.clamp_min(self.blur * float(self.variance[p, g]))
@@ -154,7 +158,7 @@ class Aids(nn.Module):
         groups = wrist_codes.shape[1] // (c.positions * c.quantizers)
         ids = wrist_codes.view(-1, groups, c.positions, c.quantizers)
         rows = torch.stack([c.codebooks[0, g][ids[:, g]] for g in range(groups)], 1)
-        left = rows.flip(3).cumsum(3).flip(3) / c.residual[0, :groups, None, :, None]
+        left = left_before(rows) / c.residual[0, :groups, None, :, None]
         said = torch.einsum("ngtqh,gqdh->ngtqd", hidden.unflatten(1, ids.shape[1:]).float(), self.rest[:groups])
         spread = (c.variance[0, :groups] / c.variance[0].max()).sqrt()
         loss = F.smooth_l1_loss(said, left, beta=0.5, reduction="none").mean((0, 2, 3, 4))

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from beingh0_edge import __version__
 from beingh0_edge.files import staged, write_json
 from beingh0_edge.train import text
-from beingh0_edge.train.aids import Aids, CodeSpace, code_features, position_range
+from beingh0_edge.train.aids import Aids, CodeSpace, code_features, left_before, position_range
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
 from beingh0_edge.train.fit_tokenizer import TokenizerRecipe, encode_all, fit_part, latent_all, write_folder
@@ -368,7 +368,7 @@ def _latent_spread(books: torch.Tensor, ids: npt.NDArray[np.int16],
     for p, codes in enumerate(blocks.chunk(len(books), 1)):
         codes = (codes - p * args.nb_code).view(-1, args.num_quant_groups, args.positions, args.num_quantizers)
         for g in range(args.num_quant_groups):
-            left = books[p, g][codes[:, g]].flip(2).cumsum(2).flip(2)  # [N, positions, quantizers, D]
+            left = left_before(books[p, g][codes[:, g]])  # [N, positions, quantizers, D]
             variance[p, g] = left[:, :, 0].var(0).mean()
             residual[p, g] = left.square().mean((0, 1, 3)).sqrt()
     return variance, residual
