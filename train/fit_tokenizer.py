@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FULL_WIDTH = 162
 PART_DIMS = {"wrist": list(range(90, 99)), "finger": [*range(90), *range(102, 162)]}
 STD_FLOOR = 1e-3  # a constant feature is kept, not blown up
+AT_ONCE = 256  # windows encoded together; 4096 leave the caches and take 1.8 times as long on one core
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,22 @@ def write_folder(model: MotionVQ, folder: Path) -> None:
 
 
 @torch.no_grad()
-def encode_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]], batch: int = 4096) -> npt.NDArray[np.int16]:
+def encode_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     """Ids of every window, int16[N, ids] without the part offset."""
     model.eval()
     out = np.empty((len(windows), model.args.ids_per_block), np.int16)
-    for start in range(0, len(windows), batch):
-        part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + batch])).float()
-        out[start : start + batch] = model.encode(part).numpy()
+    for start in range(0, len(windows), AT_ONCE):
+        part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + AT_ONCE])).float()
+        out[start : start + AT_ONCE] = model.encode(part).numpy()
     return out
 
 
 @torch.no_grad()
-def latent_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]], batch: int = 4096) -> npt.NDArray[np.float16]:
+def latent_all(model: MotionVQ, windows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float16]:
     """Latents of every window before quantisation, float16[N, positions * code_dim]."""
     model.eval()
     out = np.empty((len(windows), model.args.positions * model.args.code_dim), np.float16)
-    for start in range(0, len(windows), batch):
-        part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + batch])).float()
-        out[start : start + batch] = model.latent(part).flatten(1).numpy()
+    for start in range(0, len(windows), AT_ONCE):
+        part: Tensor = torch.from_numpy(np.ascontiguousarray(windows[start : start + AT_ONCE])).float()
+        out[start : start + AT_ONCE] = model.latent(part).flatten(1).numpy()
     return out
