@@ -1,6 +1,11 @@
 """Fixtures that several tests share."""
 
+import os
 from pathlib import Path
+
+# Before torch is imported. Models in tests are tiny: a second thread brings nothing, and on a busy machine every
+# product waits until it gets a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import tiny_bundle
