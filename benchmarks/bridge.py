@@ -13,7 +13,8 @@ lateness   how late the kernel woke the 100 Hz loop, and cycles that ran into th
            Beside each runs a bare loop that only sleeps, at the same rate and priority: what the machine does to that
            is not ours
 latency    follow() to the first byte that carries it, in this process and through a bridge process;
-           e-stop to the last byte that changes a target: called here, and from outside at a process that holds its
+           e-stop to the last byte that changes a target: called here, called while the hand is silent (to the stop
+           itself), and from outside at a process that holds its
            interpreter for ever, or that was killed. Where that is allowed follow() is called at a real-time priority:
            what other programs of the machine take does not count
 reconnect  hang-up to state disconnected, port back to state idle
@@ -341,6 +342,28 @@ def measure_estop_outside(simulator: RunningSimulator, trace: Path, how: str) ->
     return last_change_ms(trace, stopped) if how != "killed" else 1e3 * (done - stopped)
 
 
+def measure_silent(hand: Bridge, simulator: RunningSimulator, trace: Path, repeats: int) -> dict[str, float]:
+    """From estop() to the first target after it, while the hand does not answer."""
+    found = []
+    for i in range(min(repeats, 50)):
+        hand.arm()
+        target = np.stack([hand.state.q_cmd_rad, (0.5 if i % 2 else 0.1) * SPEC.upper_rad])
+        hand.follow(HandTrajectory(np.array([0.0, 0.5]), target, SPEC.joint_names))
+        time.sleep(0.2)
+        simulator.command("fault drop")
+        time.sleep(0.04 + 0.00317 * (i % 11))
+        stopped = time.monotonic()
+        hand.estop()
+        time.sleep(0.1)
+        found.append(1e3 * (next(when for when, command, address, _ in requests(trace)
+                                 if command == WRITE and address == ANGLE_SET and when >= stopped) - stopped))
+        simulator.command("fault ")
+        while hand.state.q_age_s > PERIOD_S:
+            time.sleep(0.01)
+        hand.reset()
+    return spread(found)
+
+
 def measure_latency(repeats: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -364,6 +387,8 @@ def measure_latency(repeats: int) -> list[dict[str, object]]:
                     target = np.stack([hand.state.q_cmd_rad, 0 * SPEC.upper_rad])
                     hand.follow(HandTrajectory(np.array([0.0, 0.3]), target, SPEC.joint_names), blocking=True)
                 rows.append({"ms": "estop() to last change", **spread(found)})
+                rows.append({"ms": "estop() to the stop, the hand silent",
+                             **measure_silent(hand, simulator, trace, repeats)})
             with subprocess.Popen(
                     [sys.executable, "-m", "beingh0_edge", "bridge", HAND, "--port", simulator.port, "--as", "served"],
                     stdout=subprocess.PIPE, text=True) as server:

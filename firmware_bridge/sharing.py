@@ -178,10 +178,8 @@ def estop_shared(name: str) -> str:
 def _estop_by_loop(page: _bridge.SharedPage) -> bool:
     page.estop()
     give_up = time.monotonic() + _LOOP_PATIENCE_S
-    cycle = page.snapshot()["cycle"]
     while time.monotonic() < give_up:
-        snapshot = page.snapshot()
-        if snapshot["state"] == "estop" and snapshot["cycle"] > cycle:
+        if page.estop_taken and page.snapshot()["state"] == "estop":
             return True
         time.sleep(0.001)
     return False

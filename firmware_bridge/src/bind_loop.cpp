@@ -164,6 +164,7 @@ void bind_loop(nb::module_& m) {
       .def("__init__", [](MappedPage* self, const std::string& path) { new (self) MappedPage(MappedPage::open(path)); },
            "path"_a)
       .def("estop", [](MappedPage& self) { self->ask_estop(); })
+      .def_prop_ro("estop_taken", [](const MappedPage& self) { return self->estop.load() == 0; })
       .def("snapshot", [](const MappedPage& self) { return snapshot_dict(*self); })
       .def("recent", [](const MappedPage& self, std::size_t count) { return recent_dict(*self, count); }, "count"_a)
       .def_prop_ro("process", [](const MappedPage& self) { return self->process; });

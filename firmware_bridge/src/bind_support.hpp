@@ -88,7 +88,7 @@ inline const char* name(Verdict verdict) {
 
 inline const char* name(Outcome outcome) {
   constexpr const char* names[] = {"done",        "nothing",           "timeout", "refused",
-                                   "implausible", "not_representable", "hung_up"};
+                                   "implausible", "not_representable", "hung_up", "interrupted"};
   return names[static_cast<int>(outcome)];
 }
 

@@ -115,6 +115,7 @@ void Loop::prepare_thread() {
   pthread_sigmask(SIG_SETMASK, &all, nullptr);
   pthread_setname_np(pthread_self(), "hand-bridge");
   prctl(PR_SET_TIMERSLACK, 1UL);
+  interruption.word = &page_->estop;
   touch_stack();
   Grants grants;
   if (realtime_priority_ > 0) {
@@ -193,7 +194,7 @@ void Loop::take(Nanos now, Controller& controller) {
   }
 }
 
-void Loop::publish(Nanos now, Nanos late) {
+Snapshot Loop::show(Nanos now) {
   const Controller& controller = session_.controller();
   Snapshot snapshot;
   snapshot.t = now;
@@ -209,7 +210,11 @@ void Loop::publish(Nanos now, Nanos late) {
   snapshot.telemetry = session_.telemetry();
   snapshot.counts = session_.driver().counts();
   page_->snapshot.store(snapshot);
+  return snapshot;
+}
 
+void Loop::publish(Nanos now, Nanos late) {
+  const Snapshot snapshot = show(now);
   CycleRecord record;
   record.t = now;
   record.late = late;

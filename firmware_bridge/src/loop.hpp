@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "io/stream.hpp"
 #include "session.hpp"
 #include "shared_page.hpp"
 
@@ -62,7 +63,9 @@ class Loop final : private Requests {
   void run();
   void prepare_thread();
   bool take_estop() override { return page_->estop.exchange(0, std::memory_order_acq_rel) != 0; }
+  void estop_taken() override { show(monotonic_now()); }
   void take(Nanos now, Controller& controller) override;
+  Snapshot show(Nanos now);
   void publish(Nanos now, Nanos late);
 
   MappedPage page_;

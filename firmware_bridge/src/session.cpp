@@ -32,6 +32,7 @@ Session::Session(std::unique_ptr<Driver> driver, const std::array<JointLimits, k
 void Session::connect() {
   driver_->connect();
   linked_ = true;
+  in_step_ = true;
   failures_ = 0;
   last_success_ = monotonic_now();
   controller_.link_up(last_success_);
@@ -39,8 +40,18 @@ void Session::connect() {
 
 void Session::disconnect() { driver_->disconnect(); }
 
+// The stop that follows is not cut short by the next e-stop.
+bool Session::take_estop(Requests& requests) {
+  if (!requests.take_estop()) return false;
+  controller_.estop(monotonic_now());
+  interruption.on = false;
+  requests.estop_taken();
+  return true;
+}
+
 void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
   ++cycle_;
+  interruption.on = controller_.state() != State::estop;
   read_ = written_ = Outcome::nothing;
   if (!linked_ && reconnect && deadline >= retry_at_) try_reconnect();
   interrupt(requests);
@@ -57,7 +68,7 @@ void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
 
   // As late as possible, so that a command asked for during the reading is sent in this very cycle.
   requests.take(deadline, controller_);
-  if (requests.take_estop()) controller_.estop(monotonic_now());
+  take_estop(requests);
   const Command command = controller_.tick(deadline);
   carry_out(command);
   interrupt(requests);
@@ -69,18 +80,16 @@ void Session::cycle(Nanos deadline, Requests& requests, bool reconnect) {
 }
 
 void Session::interrupt(Requests& requests) {
-  if (!requests.take_estop()) return;
-  const Nanos now = monotonic_now();
-  controller_.estop(now);
-  if (linked_) carry_out(controller_.tick(now));
+  if (take_estop(requests) && linked_) carry_out(controller_.tick(monotonic_now()));
 }
 
 void Session::carry_out(const Command& command) {
   if (linked_ && command.write) {
+    const bool sure = in_step_;
     written_ = driver_->write_pose(command.q_rad);
     if (written_ == Outcome::not_representable) controller_.on_conversion_error(monotonic_now());
     else account(written_, monotonic_now());
-    if (written_ == Outcome::done) controller_.on_write_accepted();
+    if (written_ == Outcome::done && sure) controller_.on_write_accepted();
   }
   if (linked_ && command.release) {
     const Outcome outcome = driver_->release();
@@ -109,6 +118,8 @@ void Session::read_news(Nanos until) {
 
 void Session::account(Outcome outcome, Nanos now) {
   if (outcome == Outcome::nothing) return;
+  in_step_ = outcome != Outcome::timeout && outcome != Outcome::interrupted;
+  if (outcome == Outcome::interrupted) return;
   failures_ = outcome == Outcome::done ? 0 : failures_ + 1;
   if (outcome == Outcome::done) last_success_ = now;
   controller_.on_transaction(now, outcome == Outcome::done);

@@ -14,6 +14,7 @@ class Requests {
  public:
   virtual ~Requests() = default;
   virtual bool take_estop() = 0;
+  virtual void estop_taken() {}  // before the stop is sent, which a silent hand may keep waiting
   virtual void take(Nanos now, Controller& controller) = 0;
 };
 
@@ -40,6 +41,7 @@ class Session {
 
  private:
   void account(Outcome outcome, Nanos now);
+  bool take_estop(Requests& requests);
   void carry_out(const Command& command);
   void try_reconnect();
   void lose(Nanos now);
@@ -55,6 +57,7 @@ class Session {
   Nanos retry_wait_ = 0;
   Nanos last_success_ = 0;
   int failures_ = 0;  // since then
+  bool in_step_ = true;  // no answer is owed to an earlier request, so the next one is to the next request
   Telemetry telemetry_{};
   Outcome read_ = Outcome::nothing;
   Outcome written_ = Outcome::nothing;

@@ -168,6 +168,7 @@ class FakeHand final : public Driver {
     require(up, "a transaction on a closed line");
     g_now += nanos(0.002);
     if (chance(0.0005)) *estop_wanted = true;
+    if (*estop_wanted && interruption.on && chance(0.8)) return Outcome::interrupted;  // the wait was not over yet
     if (chance(trouble.slow)) g_now += nanos(uniform(0.0, 0.03));
     if (chance(trouble.hang_up)) return failed_one(Outcome::hung_up);
     if (chance(trouble.timeout)) {

@@ -51,6 +51,7 @@ void AbilityDriver::connect() {
 // Out of the API on purpose, from the pose that was held, rather than by its timeout.
 void AbilityDriver::disconnect() {
   if (!line_.is_open()) return;
+  const Undisturbed farewell;
   ability::Frame frame;
   line_.send(frame.data(), ability::encode(settings_.address, kExitApi, nullptr, 0, true, frame));
   line_.close();

@@ -100,6 +100,7 @@ Outcome AllegroDriver::start() {
 
 void AllegroDriver::disconnect() {
   if (!open_) return;
+  const Undisturbed farewell;
   open_ = false;
   for (int i = 0; i < kConnectTries && send_zeros() != Outcome::done; ++i) {
   }

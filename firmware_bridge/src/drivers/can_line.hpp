@@ -30,16 +30,17 @@ class CanLine {
     counts_.late += bus_->discard_input();
     const Nanos deadline = monotonic_now() + gap_ + timeout_;
     const Outcome sent = send(request, deadline);
-    return sent == Outcome::done ? collect(deadline, take) : sent;
+    return sent == Outcome::done ? collect(deadline, monotonic_now() + kTurnaround, take) : sent;
   }
 
   // Frames in until `take` is content, or the time is over.
   template <class Take>
-  Outcome collect(Nanos deadline, Take&& take) {
+  Outcome collect(Nanos deadline, Nanos undisturbed_until, Take&& take) {
     for (;;) {
       CanFrame frame;
-      const IoStatus status = bus_->receive(frame, deadline);
+      const IoStatus status = bus_->receive(frame, deadline, undisturbed_until);
       if (status == IoStatus::hung_up) return Outcome::hung_up;
+      if (status == IoStatus::interrupted) return Outcome::interrupted;
       if (status != IoStatus::ok) {
         ++counts_.timeouts;
         return Outcome::timeout;

@@ -17,8 +17,13 @@ enum class Outcome : std::uint8_t {
   implausible,        // a sound frame with values no such hand can have
   not_representable,  // a target outside the hand's units; nothing was sent
   hung_up,
+  interrupted,        // an e-stop was asked for; not the hand's fault
 };
 inline bool failed(Outcome outcome) { return outcome != Outcome::done && outcome != Outcome::nothing; }
+
+// What a hand and its adapter take before an answer begins. An e-stop leaves a transaction this long after its bytes
+// could have passed: it would otherwise talk into the answer, and has to wait for silence then.
+constexpr Nanos kTurnaround = 1'000'000;
 
 // What the hand says about itself besides its pose; the last known values.
 struct Telemetry {

@@ -1,6 +1,7 @@
 // Requests and their answers on a line that carries bytes: deadlines, silence after an error, and what went wrong.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "codecs/parser_counts.hpp"
@@ -28,9 +29,11 @@ inline std::uint64_t cycles_between(double rate_hz, double wanted_hz) {
 class Line {
  public:
   // `silence`: after an error the line must have been silent this long before the next request, since a device that
-  // missed a byte listens again only then. `gap`: least time from the end of an answer to the next request.
+  // missed a byte listens again only then. `gap`: least time from the end of an answer to the next request, where there
+  // is one. Both are at least four characters, which slow lines take longer for.
   Line(std::unique_ptr<ByteStream> stream, double reply_timeout_s, Nanos silence = 3'000'000, Nanos gap = 0)
-      : stream_(std::move(stream)), timeout_(nanos(reply_timeout_s)), silence_(silence), gap_(gap) {}
+      : stream_(std::move(stream)), timeout_(nanos(reply_timeout_s)), silence_(std::max(silence, wire_time(4))),
+        gap_(gap == 0 ? 0 : std::max(gap, wire_time(4))) {}
 
   void open() {
     stream_->open();
@@ -50,10 +53,11 @@ class Line {
   Outcome transact(const std::uint8_t* request, std::size_t size, std::size_t reply_bytes, Take&& take) {
     const Nanos deadline = monotonic_now() + gap_ + wire_time(size + reply_bytes) + timeout_;
     Outcome outcome = send(request, size, deadline);
+    const Nanos undisturbed_until = monotonic_now() + wire_time(size + reply_bytes) + kTurnaround;
     while (outcome == Outcome::done) {
       std::uint8_t bytes[512];
       std::size_t got = 0;
-      const IoStatus status = stream_->read_some(bytes, sizeof bytes, got, deadline);
+      const IoStatus status = stream_->read_some(bytes, sizeof bytes, got, deadline, undisturbed_until);
       if (status != IoStatus::ok) return give_up(status);
       const Outcome taken = take(static_cast<const std::uint8_t*>(bytes), got);
       if (taken == Outcome::nothing) continue;

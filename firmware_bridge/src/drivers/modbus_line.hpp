@@ -43,7 +43,8 @@ class ModbusStreamLine final : public ModbusLine {
   ModbusStreamLine(std::unique_ptr<ByteStream> stream, modbus::Wire wire, std::uint8_t device_id,
                    double reply_timeout_s, bool echoes, double gap_s = kFrameGap_s)
       : ModbusLine(device_id),
-        line_(std::move(stream), reply_timeout_s, kSilence, wire == modbus::Wire::rtu ? nanos(gap_s) : 0),
+        line_(std::move(stream), reply_timeout_s, wire == modbus::Wire::rtu ? kSilence : 0,
+              wire == modbus::Wire::rtu ? nanos(gap_s) : 0),
         wire_(wire), replies_(wire, echoes) {}
 
   void open() override {
@@ -56,14 +57,14 @@ class ModbusStreamLine final : public ModbusLine {
   Nanos exchange_time(std::size_t bytes) const override { return line_.wire_time(bytes) + line_.gap(); }
   BusCounts counts() const override { return with(line_.counts(), replies_.counts()); }
 
-  // Between RTU frames: 1.75 ms above 19200 baud, 3.5 characters below, which is never more than 4 ms at 9600.
+  // Between RTU frames: 1.75 ms above 19200 baud, below 3.5 characters, which the line sees to.
   static constexpr double kFrameGap_s = 0.00175;
 
  protected:
   Outcome transact(const modbus::Request& request, const std::uint8_t* data) override;
 
  private:
-  static constexpr Nanos kSilence = 3'000'000;
+  static constexpr Nanos kSilence = 3'000'000;  // of RTU; TCP tells late replies by their transaction
   Line line_;
   const modbus::Wire wire_;
   modbus::ReplyStream replies_;

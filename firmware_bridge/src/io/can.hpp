@@ -13,8 +13,8 @@ class CanBus {
   virtual void close() = 0;
   virtual std::string name() const = 0;
   virtual IoStatus send(const CanFrame& frame, Nanos deadline) = 0;
-  // The next frame of anybody; damaged ones are counted and skipped.
-  virtual IoStatus receive(CanFrame& frame, Nanos deadline) = 0;
+  // The next frame of anybody; damaged ones are counted and skipped. Waits as wait_for.
+  virtual IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until = 0) = 0;
   // Throws away what has arrived; returns how many frames that was.
   virtual std::size_t discard_input() = 0;
   virtual std::uint64_t damaged() const { return 0; }

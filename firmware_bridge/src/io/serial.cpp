@@ -82,6 +82,8 @@ void SerialPort::open() {
   fd_ = fd;
 }
 
+void SerialPort::discard_output() { tcflush(fd_, TCOFLUSH); }
+
 void SerialPort::close() {
   // A pseudo-terminal lives on with its other end, and would stay exclusive.
   if (fd_ >= 0) ioctl(fd_, TIOCNXCL);

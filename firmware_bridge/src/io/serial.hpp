@@ -13,6 +13,7 @@ class SerialPort final : public ByteStream {
   // PortError: ENOENT, EACCES, EBUSY (another process has it), ENOTTY, EINVAL (baud).
   void open() override;
   void close() override;
+  void discard_output() override;
   std::string name() const override { return path_; }
   bool low_latency() const override { return low_latency_; }
   Nanos wire_time(std::size_t bytes) const override {

@@ -18,6 +18,7 @@ void SlcanBus::open() {
   lines_.clear();
   refused_before_ = lines_.refused();
   refused_in_a_row_ = 0;
+  torn_ = false;
   // Close (it may have been left open), bitrate, open.
   char commands[12] = {'\r', 'C', '\r', 'S', code_, '\r'};
   std::size_t size = 6;
@@ -51,14 +52,23 @@ IoStatus SlcanBus::send(const CanFrame& frame, Nanos deadline) {
   slcan::Text text;
   const std::size_t size = slcan::encode(frame, text);
   if (size == 0) return IoStatus::timeout;
-  return port_.write_all(reinterpret_cast<const std::uint8_t*>(text.data()), size, deadline);
+  IoStatus status = IoStatus::ok;
+  if (torn_) {  // ends what may lie half in the adapter: that line is lost, this one must not be
+    const std::uint8_t end[] = {'\r'};
+    status = port_.write_all(end, sizeof end, deadline);
+  }
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(text.data());
+  if (status == IoStatus::ok) status = port_.write_all(bytes, size, deadline);
+  torn_ = status != IoStatus::ok;
+  if (torn_) port_.discard_output();
+  return status;
 }
 
-IoStatus SlcanBus::receive(CanFrame& frame, Nanos deadline) {
+IoStatus SlcanBus::receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until) {
   while (!lines_.take(frame)) {
     std::uint8_t bytes[256];
     std::size_t got = 0;
-    const IoStatus status = port_.read_some(bytes, sizeof bytes, got, deadline);
+    const IoStatus status = port_.read_some(bytes, sizeof bytes, got, deadline, undisturbed_until);
     if (status != IoStatus::ok) return status;
     lines_.feed(bytes, got);
   }

@@ -20,7 +20,7 @@ class SlcanBus final : public CanBus {
   void close() override;
   std::string name() const override { return port_.name(); }
   IoStatus send(const CanFrame& frame, Nanos deadline) override;
-  IoStatus receive(CanFrame& frame, Nanos deadline) override;
+  IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until) override;
   std::size_t discard_input() override;
   std::uint64_t damaged() const override { return lines_.damaged() + lines_.refused(); }
   bool low_latency() const override { return port_.low_latency(); }
@@ -31,6 +31,7 @@ class SlcanBus final : public CanBus {
   const bool fd_;
   std::uint64_t refused_before_ = 0;
   int refused_in_a_row_ = 0;  // frames we sent that the adapter did not take
+  bool torn_ = false;         // the last line may not have left whole
   slcan::LineStream lines_;
 };
 

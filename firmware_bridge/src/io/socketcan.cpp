@@ -85,6 +85,7 @@ IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
       pollfd nothing{-1, 0, 0};
       const timespec pause{0, 200'000};
       ppoll(&nothing, 0, &pause, nullptr);
+      if (interruption.asked()) return IoStatus::interrupted;
       if (monotonic_now() > deadline) return IoStatus::timeout;
       continue;
     }
@@ -93,7 +94,7 @@ IoStatus SocketCanBus::send(const CanFrame& frame, Nanos deadline) {
   }
 }
 
-IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
+IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until) {
   for (;;) {
     if (bus_off_) return IoStatus::hung_up;
     canfd_frame raw{};
@@ -114,7 +115,7 @@ IoStatus SocketCanBus::receive(CanFrame& frame, Nanos deadline) {
     }
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno != EAGAIN) return IoStatus::hung_up;
-    const IoStatus status = wait_for(fd_, POLLIN, deadline);
+    const IoStatus status = wait_for(fd_, POLLIN, deadline, undisturbed_until);
     if (status != IoStatus::ok) return status;
   }
 }

@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace bridge {
@@ -11,6 +12,8 @@ namespace {
 
 // A babbling line must not hold the loop.
 constexpr std::size_t kMostDiscarded = 65536;
+// How often a wait looks whether it shall end. A descriptor would wake it, but the word must work from any process.
+constexpr Nanos kGlance = 500'000;
 
 bool gone(int error) {
   return error == EIO || error == ENODEV || error == ENXIO || error == EBADF || error == EPIPE ||
@@ -25,16 +28,21 @@ Nanos monotonic_now() {
   return static_cast<Nanos>(now.tv_sec) * kNanosPerSecond + now.tv_nsec;
 }
 
-IoStatus wait_for(int fd, short events, Nanos deadline) {
+IoStatus wait_for(int fd, short events, Nanos deadline, Nanos undisturbed_until) {
   for (;;) {
-    const Nanos left = deadline - monotonic_now();
-    if (left <= 0) return IoStatus::timeout;
+    const Nanos now = monotonic_now();
+    if (now >= deadline) return IoStatus::timeout;
+    const bool ends = now >= undisturbed_until && interruption.asked();
+    Nanos left = deadline - now;
+    if (ends) left = 0;  // what is there already is still taken
+    else if (interruption.possible()) left = std::min(left, std::max(undisturbed_until - now, kGlance));
     const timespec limit{left / kNanosPerSecond, left % kNanosPerSecond};
     pollfd waiting{fd, events, 0};
     const int ready = ppoll(&waiting, 1, &limit, nullptr);
     if (ready < 0 && errno == EINTR) continue;
     if (ready < 0) return IoStatus::hung_up;
-    if (ready == 0) return IoStatus::timeout;
+    if (ready == 0 && ends) return IoStatus::interrupted;
+    if (ready == 0) continue;
     if (waiting.revents & events) return IoStatus::ok;
     return IoStatus::hung_up;  // POLLHUP, POLLERR or POLLNVAL alone
   }
@@ -62,9 +70,10 @@ IoStatus ByteStream::write_all(const std::uint8_t* data, std::size_t size, Nanos
   return IoStatus::ok;
 }
 
-IoStatus ByteStream::read_some(std::uint8_t* data, std::size_t capacity, std::size_t& got, Nanos deadline) {
+IoStatus ByteStream::read_some(std::uint8_t* data, std::size_t capacity, std::size_t& got, Nanos deadline,
+                               Nanos undisturbed_until) {
   got = 0;
-  const IoStatus status = wait_for(fd_, POLLIN, deadline);
+  const IoStatus status = wait_for(fd_, POLLIN, deadline, undisturbed_until);
   if (status != IoStatus::ok) return status;
   const ssize_t count = ::read(fd_, data, capacity);
   if (count > 0) {

@@ -40,7 +40,7 @@ void TcpSocket::open() {
     if (error == EINPROGRESS) {
       const IoStatus ready = wait_for(fd, POLLOUT, monotonic_now() + kConnectTimeout);
       socklen_t size = sizeof error;
-      if (ready == IoStatus::timeout) error = ETIMEDOUT;
+      if (ready == IoStatus::timeout || ready == IoStatus::interrupted) error = ETIMEDOUT;
       else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
     }
     if (error != 0) {
