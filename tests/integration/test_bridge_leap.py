@@ -172,3 +172,11 @@ def test_the_published_ping_gets_its_published_shape_of_answer():
     reply = ask(LeapHand(), bytes.fromhex("FF FF FD 00 01 03 00 01 19 4E"), 0.0)
     assert reply[:11] == bytes.fromhex("FF FF FD 00 01 07 00 55 00 D8 04")
     assert LEAP.parse(reply).device_id == 1
+
+
+def test_a_joint_answer_that_comes_late_is_not_taken_apart_as_that_of_another_reading():
+    simulator = simulated()
+    with open_armed(simulator.port, safety=bench.TOLERANT) as hand:
+        simulator.command("fault delay:0.3:0.036")  # a little later than the bridge waits, and the silence after that
+        wait_for(lambda: hand.state.counts["foreign"] > 3, "late answers")
+        assert hand.state.counts["refused"] == hand.state.counts["implausible"] == 0

@@ -169,10 +169,10 @@ Outcome LeapDriver::read_all(std::uint16_t address, std::uint16_t count, Answers
     statuses_.feed(bytes, got);
     while (statuses_.take(status_)) {
       dynamixel::Part part{};
-      if (status_.joint()) {
+      if (status_.joint() && status_.size + 2 == kServos * (count + 4u)) {  // else a late one of another reading
         for (std::size_t i = 0; status_.part(i, count, part); ++i)
           take_part(part.id, part.error, part.data, count, out, answered);
-      } else if (status_.size == count || (status_.error & ~dynamixel::kAlert)) {
+      } else if (!status_.joint() && (status_.size == count || (status_.error & ~dynamixel::kAlert))) {
         take_part(status_.id, status_.error, status_.data.data(), count, out, answered);
       } else {
         ++line_.counts().foreign;
