@@ -40,15 +40,18 @@ SYSTEM_MESSAGES = {
 HAND_PHRASES = {"both": "the both hands", "left": "the left hand", "right": "the right hand"}
 STEPS_PER_SECOND = 15
 _RESERVED = (IMAGE, IMG, IMG_END, IMG_CONTEXT, MOT, MOT_END, MOT_NOOP, PROP_CONTEXT, "<motion_id_",
-             "<ACTION_CHUNK_", "<|")
+             "<ACTION_CHUNK_", "<|", "<box>", "</box>", "<quad>", "</quad>", "<ref>", "</ref>", "<tool_call>",
+             "</tool_call>")
 
 
 def check_instruction(instruction: str) -> str:
-    """The instruction itself. Raises TypeError, or ValueError if it is empty or holds a special token."""
+    """The instruction itself. Raises TypeError, or ValueError if it is empty, no text or holds a special token."""
     if not isinstance(instruction, str):
         raise TypeError(f"instruction: expected str, got {type(instruction).__name__}")
     if not instruction.strip():
         raise ValueError("instruction: expected what to do, e.g. 'pick up the red can', got an empty text")
+    if any("\ud800" <= letter <= "\udfff" for letter in instruction):  # bytes of a command line that were not UTF-8
+        raise ValueError(f"instruction: expected text (UTF-8 on the command line), got {instruction!a}")
     for piece in _RESERVED:
         if piece in instruction:
             raise ValueError(f"instruction: the special token {piece!r} may not stand in it")
@@ -59,7 +62,7 @@ def motion_question(instruction: str, seconds: int, hands: str) -> str:
     """The question of motion generation, with `<image>` still in it."""
     if hands not in HAND_PHRASES:
         raise ValueError(f"hands: expected 'left', 'right' or 'both', got {hands!r}")
-    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, np.integer)) or seconds < 1:
         raise ValueError(f"seconds: expected a whole number from 1 on, got {seconds!r}")
     return (f"In {IMAGE}, {check_instruction(instruction)}, what is the {STEPS_PER_SECOND * seconds}-step "
             f"motion sequence for {HAND_PHRASES[hands]}?")

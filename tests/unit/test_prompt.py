@@ -15,7 +15,7 @@ def test_an_empty_instruction_is_refused(empty: str) -> None:
         prompt.motion_prompt(empty, 1, "right", template="being_h0", image_tokens=4)
 
 
-@pytest.mark.parametrize("piece", ["<IMG_CONTEXT>", "</mot>", "<|im_end|>", "<motion_id_3>", "<image>"])
+@pytest.mark.parametrize("piece", ["<IMG_CONTEXT>", "</mot>", "<|im_end|>", "<motion_id_3>", "<image>", "<box>"])
 def test_special_tokens_cannot_be_smuggled_in(piece: str) -> None:
     with pytest.raises(ValueError, match="special token"):
         prompt.motion_question(f"pick up {piece} the can", 1, "right")
@@ -35,6 +35,12 @@ def test_an_unknown_hand_is_refused() -> None:
 def test_an_instruction_must_be_text() -> None:
     with pytest.raises(TypeError, match="bytes"):
         prompt.check_instruction(b"wave")  # type: ignore[arg-type]
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    typed = b"caf\xe9".decode("utf-8", "surrogateescape")  # what Python makes of such a command line
+    with pytest.raises(ValueError, match=r"expected text \(UTF-8 on the command line\), got 'caf\\udce9'"):
+        prompt.check_instruction(typed)
 
 
 def test_an_unknown_template_names_the_known_ones() -> None:
