@@ -9,7 +9,11 @@ The names below load when first used, so that the import itself is quick. Nothin
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime from 1.32 on reports its use to its maker unless told not to, and reads this when it loads.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Bundle": "bundle", "HandModel": "hand_model", "HandMotion": "types", "HandTrajectory": "types",

@@ -100,6 +100,14 @@ def test_the_bare_import_loads_nothing_heavy() -> None:
     assert run(code).strip() == "[]"
 
 
+def test_onnx_runtime_reports_nothing_unless_asked_to(tmp_path: Path) -> None:
+    """It keeps a device id for that below the home folder; versions before 1.32 report nothing anyway."""
+    code = (f"import os; os.environ['HOME'] = {str(tmp_path)!r}; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+            "import beingh0_edge, onnxruntime")
+    run(code)
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     import beingh0_edge
 
