@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,7 +71,8 @@ class LlamaEngine:
         model_params = api.llama_model_default_params()
         model_params.check_tensors = True
         _recent_errors.clear()
-        self._model = api.llama_model_load_from_file(os.fsencode(path), model_params)
+        with _signals_after():
+            self._model = api.llama_model_load_from_file(os.fsencode(path), model_params)
         if not self._model:
             raise BundleError(f"{path}: llama.cpp refuses it: {_reason()}", str(path))
         params = api.llama_context_default_params()
@@ -81,7 +85,8 @@ class LlamaEngine:
                                   else api.LLAMA_FLASH_ATTN_TYPE_DISABLED)
         params.type_k = params.type_v = _F32
         params.no_perf = True
-        self._context = api.llama_init_from_model(self._model, params)
+        with _signals_after():
+            self._context = api.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
             raise BackendError(f"llama.cpp cannot run {path}: {_reason()}", "llama.cpp")
@@ -234,6 +239,29 @@ class _Batch:
         self._outputs[:n] = every
         if last:
             self._outputs[n - 1] = 1
+
+
+@contextmanager
+def _signals_after() -> Iterator[None]:
+    """Signals that Python handles wait for the end of the block.
+
+    While llama.cpp loads, Python runs only in its log callback, and an exception cannot leave that: Ctrl-C was lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread
+        return
+    came: list[int] = []
+    handlers = {number: handler for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+                if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _reason() -> str:

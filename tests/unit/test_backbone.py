@@ -3,6 +3,7 @@ goldens.
 """
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from beingh0_edge import Bundle
 from beingh0_edge.backbone import Backbone, Chooser, Sampling
-from beingh0_edge.backbone_gguf import LlamaEngine, default_threads
+from beingh0_edge.backbone_gguf import LlamaEngine, _signals_after, default_threads
 from beingh0_edge.errors import BackendError, BundleError, TokenError
 from beingh0_edge.tokens import SlotRules
 
@@ -21,6 +22,21 @@ def backbone(tiny: Bundle) -> Iterator[Backbone]:
     loaded = Backbone(tiny, threads=1)
     yield loaded
     loaded.close()
+
+
+def test_a_signal_during_a_call_into_llama_cpp_is_not_lost() -> None:
+    passed = []
+
+    def load() -> None:
+        with _signals_after():
+            signal.raise_signal(signal.SIGINT)  # in a log callback of llama.cpp it would be printed and forgotten
+            passed.append("the call")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert passed == ["the call"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def prompt_of(backbone: Backbone, length: int = 12) -> np.ndarray:
