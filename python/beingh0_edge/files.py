@@ -20,15 +20,23 @@ def staged(out: Path) -> Iterator[Path]:
     """
     home = out
     while not home.exists():
+        if home.is_symlink():
+            raise ValueError(f"{out}: expected a folder to write to, but {home} is a link to nothing")
         home = home.parent
     if not home.is_dir():
         raise ValueError(f"{out}: expected a folder to write to, but {home} is a file")
     if not os.access(home, os.W_OK | os.X_OK):
         raise ValueError(f"{out}: no permission to write in {home}")
-    stage = Path(tempfile.mkdtemp(prefix=".beingh0-", suffix=".partial", dir=home))
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=".beingh0-", suffix=".partial", dir=home))
+    except OSError as error:
+        raise ValueError(f"{out}: cannot write in {home} ({error.strerror})") from error
     try:
         yield stage
         out.mkdir(parents=True, exist_ok=True)
+        for path in stage.iterdir():  # before the first one is moved
+            if (out / path.name).is_dir():
+                raise ValueError(f"{out / path.name}: expected a file to replace, got a folder")
         for path in sorted(stage.iterdir()):
             path.replace(out / path.name)
     finally:

@@ -102,6 +102,7 @@ def test_wrong_usage_is_one_line(arguments, said, capsys):
     ("--intrinsics", "0,400,32,24", "got Camera(fx=0.0, fy=400.0"),
     ("--image", "absent.png", "no picture at absent.png"),
     ("--image", __file__, "not a whole picture"),
+    ("--task", "caf\udce9", "instruction: expected text"),
 ])
 def test_infer_refuses_a_bad_request_before_it_loads_a_model(option, value, said, capsys, picture, tmp_path):
     request = {"--image": str(picture), "--task": "pick up the red can", "--out": str(tmp_path / "out")}
@@ -212,20 +213,27 @@ def test_ctrl_c_ends_with_status_130_and_leaves_nothing_behind(capsys, monkeypat
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_sigterm_unwinds_and_leaves_nothing_behind(monkeypatch, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_a_process_or_terminal_unwinds_and_leaves_nothing_behind(number, monkeypatch, tmp_path):
     def terminated(as_json: bool) -> tuple[str, bool]:
         with staged(tmp_path / "out") as stage:
             (stage / "half").write_text("written")
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             raise AssertionError("the signal has no effect")
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     monkeypatch.setattr("beingh0_edge.cli.doctor.report", terminated)
     with pytest.raises(SystemExit) as exit_info:
         main(["doctor"])
-    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert exit_info.value.code == 128 + number
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_closed_standard_output_is_no_traceback():
+    done = subprocess.run(f"{sys.executable} -m beingh0_edge hand list >&-", shell=True, text=True,
+                          capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_closed_pipe_is_no_traceback():
@@ -264,6 +272,25 @@ def test_a_failure_leaves_the_old_results(tmp_path):
         fail()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "a.txt"]
     assert (out / "a.txt").read_text() == "1"
+
+
+def test_a_folder_in_the_place_of_a_result_is_refused_before_any_file_is_moved(tmp_path):
+    (tmp_path / "b.txt").mkdir()
+
+    def move() -> None:
+        with staged(tmp_path) as stage:
+            (stage / "a.txt").write_text("1")
+            (stage / "b.txt").write_text("1")
+
+    with pytest.raises(ValueError, match=r"b\.txt: expected a file to replace, got a folder"):
+        move()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_a_link_to_nothing_is_no_folder_to_write_to(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="is a link to nothing"), staged(tmp_path / "out"):
+        pass
 
 
 def test_a_file_is_no_folder_to_write_to(tmp_path):

@@ -23,7 +23,8 @@ _EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGHUP)
+                if signal.getsignal(number) is not signal.SIG_IGN}  # nohup ignores SIGHUP, and that stays
     try:
         return _run(argv)
     except KeyboardInterrupt:
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(error) or type(error).__name__)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -54,7 +56,8 @@ def _run(argv: Sequence[str] | None) -> int:
         return _fail(error.format_message())
     except Aborted:  # typer's word for Ctrl-C; newer versions return 130
         status = INTERRUPTED
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by `>&-`
+        sys.stdout.flush()
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
@@ -70,5 +73,5 @@ def _wants_traceback() -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that a hand is stopped and unfinished files are removed."""
+    """SIGTERM, and SIGHUP of a closed terminal, unwind like Ctrl-C: a hand is stopped, unfinished files go."""
     raise SystemExit(128 + number)
