@@ -13,7 +13,7 @@ import numpy as np
 
 from . import features, preprocess
 from .backbone import Backbone, Ids, Sampling
-from .bundle import Bundle
+from .bundle import Bundle, MotionSpec
 from .errors import BackendError, BundleError
 from .hand_model import HandModel
 from .hub import is_hub_id, local_folder
@@ -37,6 +37,8 @@ class Policy:
         self.bundle, self._m, self._layout = bundle, m, m.layout()
         self.backbone = Backbone(bundle, threads=threads)
         self.tokenizer = MotionTokenizer.load(*map(bundle.path, m.motion.folders)) if m.motion else None
+        if m.motion and self.tokenizer:
+            self._check_motion(m.motion, self.tokenizer)
         self.hands: dict[Side, HandModel] = {
             side: HandModel.load(bundle.path(m.hands[side].file), side) for side in SIDES if side in m.hands}
         self.robot = RobotHead(bundle.path(m.robot.file), m.robot, m.language.hidden) if m.robot else None
@@ -48,9 +50,7 @@ class Policy:
 
         threads: default all cores but one. Raises BundleError, BackendError.
         """
-        if not isinstance(bundle, Bundle):
-            bundle = Bundle.open(local_folder(bundle) if is_hub_id(bundle) else bundle)
-        return cls(bundle, threads=threads)
+        return cls(open_bundle(bundle), threads=threads)
 
     def stream(self, observation: Observation, seconds: int = 1, hands: str = "right", *, greedy: bool = True,
                seed: int | None = None, temperature: float = 1.0, top_k: int = 50,
@@ -79,7 +79,7 @@ class Policy:
         sampling = Sampling(greedy, temperature, top_k, top_p, seed)
         prepared = self._prepare(observation, seconds, hands)
         chunks = tuple(self._chunks(*prepared, sides_of(hands), seconds, sampling))
-        return Motion(chunks, observation.instruction, self._m.name, asdict(sampling) | {"seconds": seconds})
+        return Motion(chunks, observation.instruction, self._m.name, asdict(sampling) | {"seconds": int(seconds)})
 
     def frame(self, observation: Observation) -> preprocess.ImageArray:
         """uint8[S, S, 3]: the picture as the model sees it in motion generation."""
@@ -93,14 +93,7 @@ class Policy:
     ) -> tuple[FloatArray, IntArray, float]:
         """(pixels, prompt ids, milliseconds spent)"""
         started = time.perf_counter()
-        for side in sides_of(hands):
-            if side not in self.hands:
-                raise self._lacks(f"{side} hand model")
-        if self._m.motion is None:
-            raise self._lacks("motion tokenizer")
-        most = self._m.max_seconds
-        if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= most:
-            raise ValueError(f"seconds: expected a whole number from 1 to {most}, got {seconds!r}")
+        check_request(self.bundle, seconds, hands)
         text = motion_prompt(observation.instruction, seconds, hands, template=self._m.template,
                              image_tokens=self._m.vision.tokens)
         pixels = preprocess.normalize(self.frame(observation))
@@ -190,6 +183,14 @@ class Policy:
         states = self.backbone.hidden(self.backbone.embed(ids, visual, robot.encode(proprio)))
         return robot.decode(states[places])
 
+    def _check_motion(self, said: MotionSpec, found: MotionTokenizer) -> None:
+        """Another layout would be decoded into something, and another rate would play it at another speed."""
+        for name, expected, got in (("frames", said.frames, found.window), ("fps", said.fps, found.fps),
+                                    ("parts", said.parts, tuple(part.layout for part in found.parts))):
+            if expected != got:
+                raise BundleError(f"{self.bundle.root}: motion.{name}: manifest.json says {expected}, the motion "
+                                  f"tokenizer {got}", str(self.bundle.root))
+
     def _robot(self) -> RobotHead:
         if self.robot is None:
             raise self._lacks("robot mode")
@@ -201,11 +202,35 @@ class Policy:
         return self._text.encode(text)
 
     def _lacks(self, what: str) -> BundleError:
-        return BundleError(f"{self.bundle.root}: this bundle has no {what}", str(self.bundle.root))
+        return _lacks(self.bundle, what)
 
     def close(self) -> None:
         """Frees the language model."""
         self.backbone.close()
+
+
+def open_bundle(bundle: str | Path | Bundle) -> Bundle:
+    """The bundle that `Policy.load` loads for this argument, checked. Raises BundleError, BackendError."""
+    if isinstance(bundle, Bundle):
+        return bundle
+    return Bundle.open(local_folder(bundle) if is_hub_id(bundle) else bundle)
+
+
+def check_request(bundle: Bundle, seconds: int, hands: str) -> None:
+    """Raises the ValueError or BundleError of a bundle that cannot answer for so long or these hands, unloaded."""
+    m = bundle.manifest
+    for side in sides_of(hands):
+        if side not in m.hands:
+            raise _lacks(bundle, f"{side} hand model")
+    if m.motion is None:
+        raise _lacks(bundle, "motion tokenizer")
+    whole = isinstance(seconds, (int, np.integer)) and not isinstance(seconds, bool)
+    if not whole or not 1 <= seconds <= m.max_seconds:
+        raise ValueError(f"seconds: expected a whole number from 1 to {m.max_seconds}, got {seconds!r}")
+
+
+def _lacks(bundle: Bundle, what: str) -> BundleError:
+    return BundleError(f"{bundle.root}: this bundle has no {what}", str(bundle.root))
 
 
 class _Stopwatch:

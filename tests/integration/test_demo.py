@@ -97,11 +97,21 @@ def test_infer_with_a_seed_is_repeatable_and_another_seed_is_another_motion(tiny
     assert (first != ids("4", "c")).any()
 
 
-def test_infer_refuses_more_seconds_than_the_bundle_was_trained_for(tiny, scene_file, tmp_path, capsys):
+def test_infer_refuses_more_seconds_than_the_bundle_was_trained_for(tiny, scene_file, tmp_path, capsys, caplog):
     assert main(["infer", str(tiny.root), "--image", str(scene_file), "--task", "wave", "--seconds", "1000",
                  "--out", str(tmp_path / "out")]) == FAILED
-    assert "seconds: expected a whole number from 1 to 3, got 1000" in capsys.readouterr().err
+    assert capsys.readouterr().err == "beingh0: seconds: expected a whole number from 1 to 3, got 1000\n"
+    assert caplog.records == []  # before anything was loaded
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [(1600, 16), (16, 1600)])
+def test_a_narrow_picture_has_a_drawing_too(size, tiny, tmp_path):
+    picture = tmp_path / "narrow.png"
+    Image.new("RGB", size, "grey").save(picture)
+    assert main(["infer", str(tiny.root), "--image", str(picture), "--task", "wave", "--out", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "overlay.png") as strip:
+        assert max(strip.size) < 8000
 
 
 def test_bundle_verify_and_inspect_describe_a_good_bundle(tiny, capsys):

@@ -183,6 +183,24 @@ def test_what_a_bundle_lacks_is_said(tiny: Bundle, tmp_path: Path) -> None:
         partial.act(observation(), np.zeros(5, np.float32))
 
 
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"frames": 16}, "frames: manifest.json says 16, the motion tokenizer 15"),
+    ({"fps": 30.0}, "fps: manifest.json says 30.0, the motion tokenizer 15"),
+    ({"folders": ("motion/finger", "motion/wrist")}, "parts: manifest.json says"),
+])
+def test_a_manifest_that_contradicts_its_motion_tokenizer_is_refused(tiny: Bundle, changes: Any, said: str) -> None:
+    assert tiny.manifest.motion is not None
+    manifest = replace(tiny.manifest, motion=replace(tiny.manifest.motion, **changes))
+    with pytest.raises(BundleError, match=said):
+        Policy.load(Bundle(tiny.root, manifest), threads=1)
+
+
+def test_numpy_whole_numbers_are_seconds(policy: Policy) -> None:
+    motion = policy.generate(observation(), seconds=np.int64(2))  # type: ignore[arg-type]
+    assert len(motion.chunks) == 2
+    assert json.dumps(motion.facts()["settings"]["seconds"]) == "2"
+
+
 def test_robot_mode_reads_a_chunk_of_actions(tmp_path: Path) -> None:
     checkpoint = tiny_bundle.make_checkpoint(tmp_path / "checkpoint", robot=True)
     shutil.rmtree(checkpoint / "motion")

@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 
 from ..files import staged
-from ..policy import Policy
+from ..policy import Policy, check_request, open_bundle
 from ..preprocess import Camera, read_image
 from ..prompt import motion_question
 from ..types import Observation
@@ -48,8 +48,10 @@ def run_infer(request: Request, out: Path) -> str:
     Raises ValueError, FileNotFoundError, BundleError, BackendError.
     """
     observation = request.observation()
+    bundle = open_bundle(request.bundle)
+    check_request(bundle, request.seconds, request.hands)
     with staged(out) as stage:
-        policy = Policy.load(request.bundle)
+        policy = Policy.load(bundle)
         motion = policy.generate(observation, request.seconds, request.hands, greedy=request.greedy,
                                  seed=request.seed, temperature=request.temperature)
         motion.save(stage)

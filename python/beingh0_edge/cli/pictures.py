@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 from ..motion import Motion
 from ..overlay import HAND_RGB, Mesh, draw_meshes
 from ..policy import Policy
-from ..preprocess import Camera, ImageArray
+from ..preprocess import MIN_SIDE_PX, Camera, ImageArray
 from ..types import Observation
 from .video import write_video
 
 TILES = 3  # moments of the motion beside the photo itself
-VIDEO_SIDE_PX, TILE_HEIGHT_PX, GAP_PX = 960, 400, 4
+VIDEO_SIDE_PX, TILE_HEIGHT_PX, TILE_WIDTH_PX, GAP_PX = 960, 400, 1600, 4
 
 
 def draw_motion(folder: Path, policy: Policy, observation: Observation, motion: Motion) -> None:
@@ -60,16 +60,22 @@ def _view(policy: Policy, observation: Observation) -> tuple[ImageArray, Camera]
     else:
         camera = Camera(*observation.intrinsics_px, width=width, height=height)
     scale = min(1.0, VIDEO_SIDE_PX / max(width, height))
-    size = max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)  # video wants even sides
+    size = _even(width * scale), _even(height * scale)
     if size != (width, height):
         photo = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
     return photo, camera.resized(*size)
 
 
+def _even(side: float) -> int:
+    """A side that a video can have; the short one of a narrow photo does not shrink to nothing."""
+    return max(MIN_SIDE_PX, round(side) // 2 * 2)
+
+
 def _strip(tiles: list[tuple[ImageArray, str]]) -> ImageArray:
     """The pictures side by side, each with its label in a corner."""
     height, width = tiles[0][0].shape[:2]
-    size = round(width * TILE_HEIGHT_PX / height), TILE_HEIGHT_PX
+    scale = min(TILE_HEIGHT_PX / height, TILE_WIDTH_PX / width)
+    size = round(width * scale), round(height * scale)
     sheet = Image.new("RGB", (len(tiles) * (size[0] + GAP_PX) - GAP_PX, size[1]), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
     for i, (picture, label) in enumerate(tiles):
