@@ -83,10 +83,7 @@ class Policy:
 
     def frame(self, observation: Observation) -> preprocess.ImageArray:
         """uint8[S, S, 3]: the picture as the model sees it in motion generation."""
-        p = self._m.preprocess
-        return preprocess.motion_frame(
-            observation.image_rgb, observation.intrinsics_px, camera=p.camera, size=self._m.vision.image_size,
-            default_raw_camera=p.default_raw_camera)
+        return frame_for(self.bundle, observation)
 
     def _prepare(
         self, observation: Observation, seconds: int, hands: str
@@ -227,6 +224,14 @@ def check_request(bundle: Bundle, seconds: int, hands: str) -> None:
     whole = isinstance(seconds, (int, np.integer)) and not isinstance(seconds, bool)
     if not whole or not 1 <= seconds <= m.max_seconds:
         raise ValueError(f"seconds: expected a whole number from 1 to {m.max_seconds}, got {seconds!r}")
+
+
+def frame_for(bundle: Bundle, observation: Observation) -> preprocess.ImageArray:
+    """What `Policy.frame` gives, without loading the policy. Raises TypeError, ValueError."""
+    p = bundle.manifest.preprocess
+    return preprocess.motion_frame(
+        observation.image_rgb, observation.intrinsics_px, camera=p.camera, size=bundle.manifest.vision.image_size,
+        default_raw_camera=p.default_raw_camera)
 
 
 def _lacks(bundle: Bundle, what: str) -> BundleError:

@@ -22,6 +22,8 @@ Intrinsics = tuple[float, float, float, float]
 
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 16384
 MAX_PIXELS = 64_000_000
+_KINDS = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "colour with alpha",
+          "CMYK": "printing colours", "I;16": "grey of 16 bits"}
 
 
 @dataclass(frozen=True)
@@ -94,26 +96,42 @@ def read_image(path: str | Path) -> ImageArray:
                 raise ValueError(f"{path}: expected at most {MAX_PIXELS // 1_000_000} megapixels and "
                                  f"{MAX_SIDE_PX} px a side, got {picture.width}x{picture.height}")
             if picture.mode != "RGB":
-                raise ValueError(f"{path}: expected an RGB picture, got mode {picture.mode} "
-                                 "(grey, palette or alpha); convert it to RGB first")
+                kind = _KINDS.get(picture.mode, "other colours")
+                raise ValueError(f"{path}: expected an RGB picture, got mode {picture.mode} ({kind}); "
+                                 "convert it to RGB first")
             rgb = np.asarray(ImageOps.exif_transpose(picture))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: not a whole picture ({error})") from error
-    return check_image(rgb)
+    try:
+        return check_image(rgb)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _raw_camera(rgb: ImageArray, intrinsics: Intrinsics | None, default: Camera) -> Camera:
     height, width = rgb.shape[:2]
     if intrinsics is None:
         return default.resized(width, height)
-    if len(intrinsics) != 4:
-        raise ValueError(f"intrinsics: expected (fx, fy, cx, cy), got {len(intrinsics)} numbers")
-    fx, fy, cx, cy = (float(value) for value in intrinsics)
     try:
-        return Camera(fx, fy, cx, cy, width, height)
-    except ValueError:
+        fx, fy, cx, cy = (float(value) for value in intrinsics)
+        camera = Camera(fx, fy, cx, cy, width, height)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"intrinsics: expected finite (fx, fy, cx, cy) with fx, fy > 0, got {intrinsics}") from None
+    if min(fx, fy) < 1:  # shares of the picture's size, most likely
+        raise ValueError(f"intrinsics: expected fx, fy in pixels of the photo, at least 1, got {intrinsics}")
+    return camera
+
+
+def _check_view(raw: Camera, camera: Camera) -> None:
+    """Raises ValueError if the camera sees less than a pixel of the photo: a hand would move by a black picture."""
+    for f, c, side, own_f, own_c, own_side in ((raw.fx, raw.cx, raw.width, camera.fx, camera.cx, camera.width),
+                                               (raw.fy, raw.cy, raw.height, camera.fy, camera.cy, camera.height)):
+        first = own_c - c * own_f / f
+        if min(first + side * own_f / f, own_side) - max(first, 0.0) < 1:
+            raise ValueError(f"intrinsics: with fx, fy, cx, cy = {raw.fx:g}, {raw.fy:g}, {raw.cx:g}, {raw.cy:g} the "
+                             f"model's camera sees nothing of a {raw.width}x{raw.height} photo")
 
 
 def motion_frame(rgb: ImageArray, intrinsics: Intrinsics | None = None, *, camera: Camera = OFFICIAL_CAMERA,
@@ -125,13 +143,14 @@ def motion_frame(rgb: ImageArray, intrinsics: Intrinsics | None = None, *, camer
                         photo
     camera, size        the model's camera and its picture side
     Returns uint8[size, size, 3]. Parts of the scene that the photo does not show are black.
-    Raises  TypeError or ValueError for anything but a sane colour picture and finite intrinsics.
+    Raises  TypeError or ValueError for anything but a sane colour picture and intrinsics that show some of it.
     Source: with OFFICIAL_CAMERA and size 448 every step is the published one (resize to 3840x2160, bilinear
             warp with its corner-based matrices, bilinear squash). Any other camera was trained on antialiased
             renderings: there the photo is reduced by area averaging, and pixel centres are exact.
     """
     rgb = check_image(rgb)
     raw = _raw_camera(rgb, intrinsics, default_raw_camera)
+    _check_view(raw, camera)
     if camera == OFFICIAL_CAMERA and size == OFFICIAL_SIZE:
         return _official_frame(rgb, raw)
     scale_x, scale_y = camera.fx / raw.fx, camera.fy / raw.fy

@@ -98,8 +98,6 @@ def test_wrong_usage_is_one_line(arguments, said, capsys):
     ("--temperature", "0", "--temperature: expected a number above 0, got 0.0"),
     ("--temperature", "nan", "--temperature: expected a number above 0, got nan"),
     ("--intrinsics", "1,2,3", "--intrinsics: expected four numbers fx,fy,cx,cy, got '1,2,3'"),
-    ("--intrinsics", "nan,1,1,1", "camera: expected finite fx, fy > 0 and finite cx, cy"),
-    ("--intrinsics", "0,400,32,24", "got Camera(fx=0.0, fy=400.0"),
     ("--image", "absent.png", "no picture at absent.png"),
     ("--image", __file__, "not a whole picture"),
     ("--task", "caf\udce9", "instruction: expected text"),
@@ -115,7 +113,7 @@ def test_infer_refuses_a_bad_request_before_it_loads_a_model(option, value, said
 
 
 @pytest.mark.parametrize(("pixels", "said"), [
-    (np.zeros((48, 64), np.uint8), "expected an RGB picture, got mode L (grey, palette or alpha)"),
+    (np.zeros((48, 64), np.uint8), "expected an RGB picture, got mode L (grey); convert it"),
     (np.zeros((48, 64, 4), np.uint8), "got mode RGBA"),
     (np.zeros((4, 4, 3), np.uint8), "sides of 16 to 16384 px"),
 ])
@@ -131,6 +129,16 @@ def test_infer_refuses_a_truncated_picture(capsys, picture, tmp_path):
     picture.write_bytes(whole[: len(whole) // 2])
     assert "not a whole picture" in fails_with_one_line(
         capsys, "infer", "nano", "--image", str(picture), "--task", "wave", "--out", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("intrinsics", "said"), [
+    ("nan,1,1,1", "expected finite (fx, fy, cx, cy) with fx, fy > 0, got (nan, 1.0, 1.0, 1.0)"),
+    ("0.8,0.8,0.5,0.5", "expected fx, fy in pixels of the photo"),
+    ("60,60,9000,24", "sees nothing of a 64x48 photo"),
+])
+def test_infer_refuses_intrinsics_that_cannot_be(intrinsics, said, capsys, picture, tmp_path):
+    assert said in fails_with_one_line(capsys, "infer", "nano", "--image", str(picture), "--task", "wave",
+                                       "--intrinsics", intrinsics, "--out", str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("command", [

@@ -39,11 +39,18 @@ def test_anything_but_a_sane_colour_picture_is_refused(frame, picture, error, me
 
 
 @pytest.mark.parametrize(
-    "intrinsics", [(0, 1, 1, 1), (1, -1, 1, 1), (np.nan, 1, 1, 1), (1, 1, np.inf, 1), (1, 1)]
+    "intrinsics", [(0, 1, 1, 1), (1, -1, 1, 1), (np.nan, 1, 1, 1), (1, 1, np.inf, 1), (1, 1), 5, "wide", np.eye(3),
+                   (0.8, 0.8, 0.5, 0.5), (1e300, 1e300, 1, 1)]
 )
 def test_impossible_intrinsics_are_refused(intrinsics) -> None:
     with pytest.raises(ValueError, match="intrinsics"):
         preprocess.motion_frame(smooth(64, 48), intrinsics)
+
+
+@pytest.mark.parametrize("camera", [preprocess.OFFICIAL_CAMERA, CAMERA], ids=["official", "own"])
+def test_intrinsics_that_show_nothing_of_the_photo_are_refused(camera: Camera) -> None:
+    with pytest.raises(ValueError, match="the model's camera sees nothing of a 64x48 photo"):
+        preprocess.motion_frame(smooth(64, 48), (60.0, 60.0, 9000.0, 24.0), camera=camera)
 
 
 def test_a_picture_from_the_models_own_camera_is_only_reduced() -> None:
@@ -125,6 +132,12 @@ def test_bad_picture_files_are_named(tmp_path: Path) -> None:
         Image.new(mode, (64, 64)).save(tmp_path / "odd.png")
         with pytest.raises(ValueError, match="expected an RGB picture, got mode"):
             preprocess.read_image(tmp_path / "odd.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    with pytest.raises(ValueError, match=r"dot\.png: .*expected sides of 16 .* got 1x1"):
+        preprocess.read_image(tmp_path / "dot.png")
+    Image.new("1", (12000, 9000)).save(tmp_path / "large.png")  # Pillow only warns about it
+    with pytest.raises(ValueError, match=r"large\.png"):
+        preprocess.read_image(tmp_path / "large.png")
     Image.new("RGB", (20000, 16)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="got 20000x16"):
         preprocess.read_image(tmp_path / "huge.png")

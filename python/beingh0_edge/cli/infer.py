@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
 from ..files import staged
-from ..policy import Policy, check_request, open_bundle
-from ..preprocess import Camera, read_image
+from ..policy import Policy, check_request, frame_for, open_bundle
+from ..preprocess import read_image
 from ..prompt import motion_question
 from ..types import Observation
 from .pictures import draw_motion
@@ -36,10 +37,8 @@ class Request:
             raise ValueError(f"--seed: expected a whole number from 0 on, got {self.seed}")
         if not 0 < self.temperature < inf:
             raise ValueError(f"--temperature: expected a number above 0, got {self.temperature}")
-        image = read_image(self.image)
-        if self.intrinsics_px is not None:
-            Camera(*self.intrinsics_px, width=image.shape[1], height=image.shape[0])
-        return Observation(image, self.task, self.intrinsics_px)
+        warnings.filterwarnings("ignore", "Image size")  # Pillow's; read_image refuses such a picture by itself
+        return Observation(read_image(self.image), self.task, self.intrinsics_px)
 
 
 def run_infer(request: Request, out: Path) -> str:
@@ -50,6 +49,7 @@ def run_infer(request: Request, out: Path) -> str:
     observation = request.observation()
     bundle = open_bundle(request.bundle)
     check_request(bundle, request.seconds, request.hands)
+    frame_for(bundle, observation)  # refuses intrinsics that show nothing of the photo
     with staged(out) as stage:
         policy = Policy.load(bundle)
         motion = policy.generate(observation, request.seconds, request.hands, greedy=request.greedy,
