@@ -25,6 +25,12 @@ def as_array(value: Any) -> ArrayLike:
     return np.asarray(value)
 
 
+def as_float32(array: ArrayLike) -> FloatArray:
+    """Contiguous float32. What is too large for it becomes infinite, for the caller's check of finite values."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
 def output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
     """`given` if results of that shape can be written into it, a new array if it is None. Raises: ValueError."""
     if given is None:

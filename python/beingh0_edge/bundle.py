@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 BUILTIN = ("nano",)
 
 _LARGEST_MANIFEST = 8 << 20
+_MOST_LAYERS = 1000
 _CHUNK = 1 << 20
 T = TypeVar("T")
 
@@ -336,7 +337,7 @@ def _read_manifest(root: Path) -> Manifest:
             f"{path}: expected at most {_LARGEST_MANIFEST} bytes, got {path.stat().st_size}", str(path))
     try:
         data = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not valid JSON ({error})", str(path)) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f"{path}: expected format {FORMAT!r}; this is not a bundle manifest", str(path))
@@ -360,6 +361,8 @@ def _check_manifest(root: Path, m: Manifest) -> None:
     for relative in [*listed, *(m.motion.folders if m.motion else ())]:
         _inside(root, relative)
     m.layout()
+    if not 1 <= m.language.layers <= _MOST_LAYERS:
+        raise ValueError(f"language.layers: expected 1 to {_MOST_LAYERS}, got {m.language.layers}")
     if m.max_seconds < 1:
         raise ValueError(f"max_seconds: expected at least 1, got {m.max_seconds}")
     if m.motion and len(m.motion.folders) != len(m.motion.parts):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from beingh0_edge import _kernels, safe_pickle
-from beingh0_edge.arrays import FLOAT32, ArrayLike, Workers, as_array, output, shares
+from beingh0_edge.arrays import FLOAT32, ArrayLike, Workers, as_array, as_float32, output, shares
 from beingh0_edge.errors import BundleError
 from beingh0_edge.rotations import Rot6dLayout
 from beingh0_edge.types import SIDES, FloatArray, IntArray, Side
@@ -97,11 +97,15 @@ class HandModel:
              threads: int = 1) -> HandModel:
         """Read a hand from .npz (MANO's keys) or from a MANO pickle; options as in the constructor.
 
-        Nothing in a pickle is executed. Raises BundleError naming the file, with what was got and expected.
+        A file of ours says its side, and another one is refused; MANO's do not say. Nothing in a pickle is executed.
+        Raises BundleError naming the file, with what was got and expected.
         """
         start = time.perf_counter()
         path = Path(path)
-        model = cls(_read(path), side, source=str(path), pose_blends=pose_blends, threads=threads)
+        arrays = _read(path)
+        if (found := str(arrays.pop("side", side))) != side:
+            raise BundleError(f"{path}: expected a {side} hand, got a {found} one", str(path))
+        model = cls(arrays, side, source=str(path), pose_blends=pose_blends, threads=threads)
         _log.info("loaded hand model %s (%s) in %.3f s", path, side, time.perf_counter() - start)
         return model
 
@@ -218,7 +222,7 @@ def _floats(name: str, value: ArrayLike, tail: tuple[int, ...]) -> FloatArray:
     if array.dtype.kind not in "fiu" or array.shape[array.ndim - len(tail):] != tail:
         raise ValueError(f"{name}: expected float[..., {', '.join(map(str, tail))}], "
                          f"got {array.dtype}{list(array.shape)}")
-    return np.ascontiguousarray(array, np.float32)  # that it is finite, the kernel checks
+    return as_float32(array)  # that it is finite, the kernel checks
 
 
 def _broadcast(name: str, value: FloatArray, batch: tuple[int, ...]) -> FloatArray:
@@ -233,12 +237,12 @@ def _broadcast(name: str, value: FloatArray, batch: tuple[int, ...]) -> FloatArr
 def _read(path: Path) -> dict[str, ArrayLike]:
     if not path.is_file():
         raise BundleError(f"{path}: no such file", str(path))
-    if path.suffix != ".npz":
+    if path.suffix.lower() != ".npz":
         return safe_pickle.load_mano(path, SHAPES)
     try:
         # numpy forgets to close a damaged file that it opened itself
         with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name in SHAPES}
+            return {name: archive[name] for name in archive.files if name in SHAPES or name == "side"}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         message = f"{path}: not a readable .npz without pickled objects ({error})"
         raise BundleError(message, str(path)) from error

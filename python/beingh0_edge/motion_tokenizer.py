@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from beingh0_edge import _kernels
-from beingh0_edge.arrays import ArrayLike, Workers, as_array, output, shares
+from beingh0_edge.arrays import ArrayLike, Workers, as_array, as_float32, output, shares
 from beingh0_edge.errors import BundleError, TokenError
 from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart, Weights
 from beingh0_edge.types import FloatArray, IntArray
@@ -115,7 +115,7 @@ class MotionTokenizer:
         """
         blocks, batch = self._blocks(ids)
         for part, kernel in zip(self._parts, self._kernels, strict=True):
-            self._check_range(blocks, part, kernel)
+            self._check_range(ids, blocks, part, kernel)
         features = output("out", (*batch, self.window, self._dims), out)
         rows = features if len(batch) == 1 else features.reshape(-1, self.window, self._dims)
         tasks: list[Callable[[], None]] = []
@@ -154,7 +154,7 @@ class MotionTokenizer:
         """Integer [..., ids_per_block] -> a part's latent float32[..., positions, code_dim] that its decoder reads."""
         index = self._index(part)
         blocks, batch = self._blocks(ids)
-        self._check_range(blocks, self._parts[index], self._kernels[index])
+        self._check_range(ids, blocks, self._parts[index], self._kernels[index])
         latent = self._kernels[index].dequantize(blocks, self._parts[index].start)
         return latent.reshape(*batch, *latent.shape[1:])
 
@@ -188,12 +188,13 @@ class MotionTokenizer:
         single = np.clip(array, -1, np.iinfo(np.int32).max).astype(np.int32)
         return np.ascontiguousarray(single).reshape(-1, self.ids_per_block), array.shape[:-1]
 
-    def _check_range(self, blocks: IntArray, part: TokenizerPart, kernel: _kernels.GrqPart) -> None:
+    def _check_range(self, ids: ArrayLike, blocks: IntArray, part: TokenizerPart, kernel: _kernels.GrqPart) -> None:
         at = kernel.first_foreign_id(blocks, part.start)
         if at >= 0:
             block, position = divmod(at, self.ids_per_block)
+            got = as_array(ids).reshape(-1)[at]
             raise TokenError(f"ids: block {block}, position {position} ({part.name}): expected an id in "
-                             f"[{part.offset}, {part.offset + part.num_ids}), got {blocks[block, position]}", position)
+                             f"[{part.offset}, {part.offset + part.num_ids}), got {got}", position)
 
     @staticmethod
     def _features(value: ArrayLike, part: TokenizerPart) -> FloatArray:
@@ -201,7 +202,7 @@ class MotionTokenizer:
         if array.dtype.kind != "f" or array.ndim < 2 or array.shape[-2:] != (part.window, part.dims):
             raise ValueError(f"{part.name} features: expected float[..., {part.window}, {part.dims}], "
                              f"got {array.dtype}{list(array.shape)}")
-        single = np.ascontiguousarray(array, np.float32)
+        single = as_float32(array)
         if not np.isfinite(single).all():
             raise ValueError(f"{part.name} features: expected finite values, got "
                              f"{int(np.sum(~np.isfinite(single)))} that are not")

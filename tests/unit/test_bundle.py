@@ -87,7 +87,7 @@ def test_another_revision_is_refused(root: Path) -> None:
     refused(root, "expected revision 1, got 99", MANIFEST)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', "\xff\xfe", '{"format": NaN}'])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"format": "other"}', "\xff\xfe", '{"format": NaN}'])
 def test_a_foreign_manifest_is_refused(root: Path, text: str) -> None:
     (root / MANIFEST).write_text(text, encoding="latin-1")
     refused(root, "manifest.json: (not valid JSON|expected format)", MANIFEST)
@@ -99,6 +99,7 @@ def test_a_foreign_manifest_is_refused(root: Path, text: str) -> None:
     (("max_seconds",), True, "max_seconds: expected int, got True"),
     (("max_seconds",), 0, "max_seconds: expected at least 1, got 0"),
     (("tokens", "motion_ids"), 63, "room for 64 motion ids, got 63"),
+    (("language", "layers"), 10**9, r"language\.layers: expected 1 to 1000, got 1000000000"),
     (("motion", "parts"), [], "2 folders for 0 parts"),
     (("hands", "left", "betas"), [0.0], "with 10 betas"),
     (("embeddings", "hidden"), 63, r"embeddings\.hidden: expected 64, got 63"),

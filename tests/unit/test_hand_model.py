@@ -87,6 +87,7 @@ def test_no_frames_give_no_points() -> None:
     (lambda: HAND.forward(np.zeros((2, 9)), pca_components=7), r"pose: expected float\[\.\.\., 10\]"),
     (lambda: HAND.forward(np.zeros(3), pca_components=0), "pca_components: expected 1 to 45, got 0"),
     (lambda: HAND.forward(np.full(48, np.nan)), "pose: expected finite values, got 48 that are not"),
+    (lambda: HAND.forward(np.full(48, 1e300)), "pose: expected finite values, got 48 that are not"),
     (lambda: HAND.forward(np.zeros(48), trans=np.array([0, np.inf, 0])), "trans: expected finite values"),
     (lambda: HAND.forward(np.zeros((2, 48)), np.zeros((3, 10))), r"betas: expected \[10\] or \[2, 10\], got \[3, 10\]"),
     (lambda: HAND.forward(np.zeros(48), tips="mano"), "tips: expected one of manotorch, smplx, got 'mano'"),
@@ -133,6 +134,13 @@ def test_pickled_objects_in_an_npz_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "hand.npz", f=np.array([{"a": 1}], dtype=object))
     with pytest.raises(BundleError, match="without pickled objects"):
         HandModel.load(path)
+
+
+def test_a_file_that_says_it_is_the_other_hand_is_refused(tmp_path: Path) -> None:
+    left = save(tmp_path / "LEFT.NPZ.npz", side="left").rename(tmp_path / "LEFT.NPZ")
+    assert HandModel.load(left, "left").side == "left"
+    with pytest.raises(BundleError, match=r"LEFT\.NPZ: expected a right hand, got a left one"):
+        HandModel.load(left)
 
 
 def test_shape_directions_beyond_ten_are_not_used(tmp_path: Path) -> None:
