@@ -146,6 +146,38 @@ def test_a_target_too_fast_to_follow_is_caught_up_with_without_overshoot():
         assert poses[:, 0].max() <= 0.7 + 1e-3, seconds
 
 
+CAUGHT_UP_S = 0.3  # with half of speed and acceleration to spare; 0.06 s is the longest found
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), hit=st.integers(0, 2), up=st.booleans(), start=st.floats(0.0, 1.0), speed=st.floats(0.2, 3.0),
+       at_s=st.floats(0.0, 0.5))
+def test_a_target_that_runs_into_a_range_slows_the_others_only_for_that_moment(data, hit, up, start, speed, at_s):
+    t = np.arange(0.0, 12.0, DT_S)
+    targets = np.zeros((t.size, 3))
+    for joint in range(3):
+        span = UPPER[joint] - LOWER[joint]
+        if joint == hit:  # at up to three times its speed to the end, where it stays
+            way = (1 if up else -1) * speed * SPEED[joint] * np.maximum(0.0, t - at_s)
+            targets[:, joint] = np.clip(LOWER[joint] + start * span + way, LOWER[joint], UPPER[joint])
+        else:  # on and on, with half of speed and acceleration at most
+            swing = data.draw(st.floats(0.1, 0.45)) * span
+            share = data.draw(st.floats(0.1, 0.5))
+            pace = min(share * SPEED[joint] / swing, np.sqrt(share * ACCEL[joint] / swing))
+            targets[:, joint] = 0.5 * (LOWER[joint] + UPPER[joint]) - swing * np.cos(pace * t)
+    poses = run(targets[0], targets)
+    assert_within_limits(poses)
+    late = AVERAGED // 2
+    behind = np.abs(poses[1 + late:] - targets[:-late])
+    # How long the joint that runs takes to its end, at its own speed and acceleration, is its own matter.
+    running_s = 2.0 * SPEED[hit] / ACCEL[hit] + np.ptp(targets[:, hit]) / (min(speed, 1.0) * SPEED[hit])
+    stands = int((at_s + running_s + CAUGHT_UP_S) / DT_S)
+    # What averaging takes off a curve: acceleration times the square of the window, over 24.
+    allowed = 0.5 * ACCEL * (AVERAGED * DT_S) ** 2 / 24 + 1e-9
+    assert stands < len(behind) - 50
+    assert (behind[stands:] <= allowed).all()
+
+
 def test_limits_without_room_are_refused():
     good = np.array([1.0])
     for arguments in (
