@@ -1,6 +1,6 @@
 """How much memory converting an 8B checkpoint takes: a synthetic one of that geometry, converted under /usr/bin/time.
 
-    python benchmarks/convert_memory.py --folder SCRATCH [--quant Q8_0] [--layout full] [--layers 28] [--keep]
+    python benchmarks/convert_memory.py --folder SCRATCH [--quant Q8_0] [--layout full] [--vision fp16] [--layers 28]
 
 The weights are bfloat16 noise in shards of 4 GB, 16 GB in all, written once. Needs GNU time (Debian: apt install time)
 and about 28 GB of free disk. Prints the largest resident set, which must stay under 6 GB, and the seconds.
@@ -80,6 +80,7 @@ def main() -> int:
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--quant", default="Q8_0")
     options.add_argument("--layout", default="full")
+    options.add_argument("--vision", default="fp16")
     options.add_argument("--layers", type=int, default=28)
     options.add_argument("--keep", action="store_true", help="keep the checkpoint for another run")
     given = options.parse_args()
@@ -88,7 +89,7 @@ def main() -> int:
         write_checkpoint(checkpoint, given.layers)
     size = sum(path.stat().st_size for path in checkpoint.iterdir())
     command = ["/usr/bin/time", "-v", sys.executable, "-m", "beingh0_edge", "convert", str(checkpoint), "--out",
-               str(bundle), "--quant", given.quant, "--layout", given.layout, "--report", "0"]
+               str(bundle), "--quant", given.quant, "--layout", given.layout, "--vision", given.vision, "--report", "0"]
     done = subprocess.run(command, capture_output=True, text=True)
     shutil.rmtree(bundle, ignore_errors=True)
     if not given.keep:
@@ -100,8 +101,8 @@ def main() -> int:
     wall = re.search(r"Elapsed .*: (\S+)", done.stderr)[1]  # type: ignore[index]
     cpu = sum(float(re.search(rf"{what} time \(seconds\): (\S+)", done.stderr)[1])  # type: ignore[index]
               for what in ("User", "System"))
-    print(f"{size / 1e9:.1f} GB checkpoint to {given.layout} {given.quant}: {peak / 1e9:.2f} GB resident at most, "
-          f"{wall} wall, {cpu:.0f} s of processor")
+    print(f"{size / 1e9:.1f} GB checkpoint to {given.layout} {given.quant}, vision {given.vision}: "
+          f"{peak / 1e9:.2f} GB resident at most, {wall} wall, {cpu:.0f} s of processor")
     print(done.stdout.strip())
     return 0 if peak < LIMIT_BYTES else 1
 

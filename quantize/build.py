@@ -32,7 +32,7 @@ from beingh0_edge.types import FloatArray
 
 from .card import write_card
 from .checkpoint import Checkpoint, Progress, robot_spec
-from .edge_file import cameras, read_edge
+from .edge_file import read_edge
 from .hand_files import write_hands
 from .importance import IMATRIX, Importance, check_importance, save_importance
 from .motion_folder import write_motion
@@ -46,8 +46,6 @@ from .write_onnx import VISION_CHOICES, VISION_PRECISIONS, write_vision
 Calibration = Callable[[PreprocessSpec, int], Sequence[FloatArray]]
 
 log = logging.getLogger(__name__)
-
-OFFICIAL_MAX_SECONDS = 10
 
 
 def build_bundle(
@@ -151,7 +149,7 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
     vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)
-    hand_models = write_hands(choices.hands, edge.get("betas", {}), work)
+    hand_models = write_hands(choices.hands, edge.betas, work)
     if choices.mmproj:
         check_mmproj(checkpoint, choices.mmproj)
     weights = _importance(checkpoint, vocabulary, choices, work)
@@ -160,7 +158,7 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     language = write_gguf(checkpoint, work / "language.gguf", vocabulary, choices.quant, tokenizer=tokenizer,
                           overrides=choices.overrides, importance=weights, progress=progress)
     embeddings = write_embeddings(checkpoint, work / "text_embeddings.npy", exact=choices.quant == "F32")
-    preprocess = cameras(edge)
+    preprocess = edge.cameras()
     frames = calibration(preprocess, config.image_size) if choices.vision == "int8" and calibration else ()
     tower = write_vision(checkpoint, work / "vision.onnx", choices.vision, progress, frames)
     if choices.mmproj:
@@ -172,10 +170,10 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
     manifest = Manifest(
         format=FORMAT,
         revision=REVISION,
-        name=str(edge.get("name", origin or source.resolve().name)),
+        name=edge.name or origin or source.resolve().name,
         template=config.template,
         tokenizer="tokenizer.json" if tokenizer else None,
-        max_seconds=int(edge.get("max_seconds", OFFICIAL_MAX_SECONDS)),
+        max_seconds=edge.max_seconds,
         language=language,
         embeddings=embeddings,
         vision=tower,
@@ -185,13 +183,13 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
         hands=hand_models,
         robot=robot,
         files=(),
-        licence=str(edge.get("licence", "as the checkpoint it was made from")),
+        licence=edge.licence,
         provenance={
             "checkpoint": origin or source.name,
             "converted_by": f"beingh0_edge {beingh0_edge.__version__}",
             **({"overrides": dict(choices.overrides)} if choices.overrides else {}),
             **choices.provenance,
-            **edge.get("provenance", {}),
+            **edge.provenance,
         },
     )
     sources = source_files(checkpoint, folders, choices.hands)

@@ -134,14 +134,14 @@ class Checkpoint:
                 problems.append(str(error))
         names = [name for name in self._recipes if not (name.startswith(MOTION) and name.endswith(TRAINING_STATE))]
         sources = [source for name in names for source in self._recipes[name].sources()]
-        done, total = 0, max(1, sum(file.tensors[raw].nbytes for file, raw in sources))
+        done, total = 0, 1 + sum(file.tensors[raw].nbytes for file, raw in sources)  # 1: whoever called is not done
         for name in names:
-            if progress:
-                progress(done, total, f"checking {name}")
             sources = self._recipes[name].sources()
             if not all(np.isfinite(part).all() for source in sources for part in _slices(*source)):
                 problems.append(f"values that are not finite in {name}")
             done += sum(file.tensors[raw].nbytes for file, raw in sources)
+            if progress:
+                progress(done, total, f"checking {name}")
         return problems
 
     def _index(self, weights: dict[str, TensorFile]) -> list[str]:

@@ -8,12 +8,17 @@ the computation in a way this package does not implement is an error, never igno
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 from beingh0_edge.prompt import SYSTEM_MESSAGES
+
+# Beyond any model: a damaged number must not cost hours before it is found to be one.
+_LARGEST, _MOST_LAYERS, _LONGEST_CHUNK = 1 << 24, 1000, 10_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,6 @@ class LanguageConfig:
     rope_theta: float
     context: int
     tied: bool
-    eos: int | None
 
 
 @dataclass(frozen=True)
@@ -97,24 +101,21 @@ def read_config(path: Path) -> ModelConfig:
     if not path.is_file():
         raise BundleError(f"{path}: missing; a checkpoint folder needs it", str(path))
     try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("expected an object")
-        return _model(data)
+        return _model(read_json(path))
     except KeyError as error:
         raise BundleError(f"{path}: the field {error} is missing", str(path)) from error
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise BundleError(f"{path}: {error}", str(path)) from error
 
 
 def _model(data: dict[str, Any]) -> ModelConfig:
-    vlm = data.get("vlm_config") or data
+    vlm = _section(data, "vlm_config") if data.get("vlm_config") else data
     native = "text_config" in vlm
-    vision = vlm["vision_config"]
-    language = vlm["text_config"] if native else vlm["llm_config"]
-    size = _square(vlm.get("force_image_size") or vision["image_size"], "force_image_size")
-    patch = _square(vision["patch_size"], "patch_size")
-    ratio = float(vlm.get("downsample_ratio", 0.5))
+    vision = _section(vlm, "vision_config")
+    language = _section(vlm, "text_config" if native else "llm_config")
+    patch = _square(vision, "patch_size")
+    size = _square(vlm if vlm.get("force_image_size") else vision, "force_image_size", "image_size")
+    ratio = _real(vlm, "downsample_ratio", 0.5)
     shuffle = round(1 / ratio)
     if abs(shuffle * ratio - 1) > 1e-6 or size % (patch * shuffle):
         raise ValueError(
@@ -122,15 +123,18 @@ def _model(data: dict[str, Any]) -> ModelConfig:
         )
     # v1 leaves rows and columns of the visual tokens swapped; no published model uses it.
     _expect(vlm, "ps_version", ("v2",), "v2")
-    select = int(vlm.get("vision_feature_layer" if native else "select_layer", -1))
-    stored = int(vision["num_hidden_layers"])
+    select = _whole(vlm, "vision_feature_layer" if native else "select_layer", -1, lowest=-_MOST_LAYERS)
+    stored = _whole(vision, "num_hidden_layers", largest=_MOST_LAYERS)
     used = select if select >= 0 else stored + 1 + select
     if not 0 <= used <= stored:
         raise ValueError(f"select_layer {select} does not exist in a tower of {stored} layers")
+    if native:
+        _expect(vlm, "vision_feature_select_strategy", ("default",), "default")
+        _expect(vlm, "projector_hidden_act", ("gelu",), "gelu")
     template = vlm.get("template", "internvl2_5")
-    if template not in SYSTEM_MESSAGES:
+    if template not in tuple(SYSTEM_MESSAGES):
         raise ValueError(f"unknown template {template!r}; known: {', '.join(SYSTEM_MESSAGES)}")
-    tied = any(where.get("tie_word_embeddings") for where in (language, vlm, data))
+    tied = any(_flag(where, "tie_word_embeddings", False) for where in (language, vlm, data))
     return ModelConfig(
         vision=_vision(vision, patch, used, native),
         language=_language(language, tied),
@@ -138,10 +142,8 @@ def _model(data: dict[str, Any]) -> ModelConfig:
         image_size=size,
         shuffle=shuffle,
         template=template,
-        lora_rank={
-            "language": int(vlm.get("use_llm_lora") or 0),
-            "vision": int(vlm.get("use_backbone_lora") or 0),
-        },
+        lora_rank={part: _whole(vlm, key, 0, lowest=0)
+                   for part, key in (("language", "use_llm_lora"), ("vision", "use_backbone_lora"))},
         motion_args=_motion_args(data.get("motion_config")),
     )
 
@@ -150,20 +152,20 @@ def _vision(c: dict[str, Any], patch: int, layers: int, native: bool) -> VisionC
     _expect(c, "hidden_act", ("gelu",), "gelu")
     _expect(c, "num_channels", (3,), 3)
     norm = _expect(c, "norm_type", ("layer_norm", "rms_norm"), "layer_norm")
-    hidden, heads = int(c["hidden_size"]), int(c["num_attention_heads"])
+    hidden, heads = _whole(c, "hidden_size"), _whole(c, "num_attention_heads")
     if hidden % heads:
         raise ValueError(f"vision hidden_size {hidden} is not a multiple of its {heads} heads")
     return VisionConfig(
-        table_size=_square(c["image_size"], "vision image_size"),
+        table_size=_square(c, "image_size"),
         patch=patch,
         hidden=hidden,
-        mlp=int(c["intermediate_size"]),
+        mlp=_whole(c, "intermediate_size"),
         layers=layers,
-        stored_layers=int(c["num_hidden_layers"]),
+        stored_layers=_whole(c, "num_hidden_layers"),
         heads=heads,
-        eps=float(c.get("layer_norm_eps", 1e-6)),
-        qkv_bias=bool(c.get("attention_bias", False) if native else c.get("qkv_bias", True)),
-        qk_norm=bool(c.get("use_qk_norm", False) if native else c.get("qk_normalization", False)),
+        eps=_real(c, "layer_norm_eps", 1e-6),
+        qkv_bias=_flag(c, "attention_bias", False) if native else _flag(c, "qkv_bias", True),
+        qk_norm=_flag(c, "use_qk_norm" if native else "qk_normalization", False),
         rms_norm=norm == "rms_norm",
     )
 
@@ -171,37 +173,38 @@ def _vision(c: dict[str, Any], patch: int, layers: int, native: bool) -> VisionC
 def _language(c: dict[str, Any], tied: bool) -> LanguageConfig:
     _expect(c, "model_type", ("qwen2",), "qwen2")
     _expect(c, "hidden_act", ("silu",), "silu")
-    if c.get("use_sliding_window"):
+    if _flag(c, "use_sliding_window", False):
         raise ValueError("use_sliding_window is true; only full attention is supported")
-    hidden, heads = int(c["hidden_size"]), int(c["num_attention_heads"])
-    head_dim = int(c.get("head_dim") or hidden // heads)
+    hidden, heads = _whole(c, "hidden_size"), _whole(c, "num_attention_heads")
+    kv_heads = _whole(c, "num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise ValueError(f"num_attention_heads: expected a multiple of {kv_heads} num_key_value_heads, got {heads}")
+    head_dim = _whole(c, "head_dim", hidden // heads)
     if head_dim * heads != hidden or head_dim % 2:
         raise ValueError(f"head_dim: Qwen2 has hidden_size {hidden} over {heads} heads in even parts, got {head_dim}")
-    rope = c.get("rope_parameters") or {}
     # rope_scaling is ignored on purpose: the published stack ignores it for Qwen2, and the dynamic kind that
     # InternVL3 configs carry acts only beyond the context length.
-    theta = c.get("rope_theta", rope.get("rope_theta"))
-    if theta is None:
-        raise KeyError("rope_theta")
-    eos = c.get("eos_token_id")
+    rope = _section(c, "rope_parameters") if c.get("rope_parameters") else {}
+    _expect(rope, "rope_type", ("default", "dynamic"), "default")
     return LanguageConfig(
-        vocabulary=int(c["vocab_size"]), hidden=hidden, mlp=int(c["intermediate_size"]),
-        layers=int(c["num_hidden_layers"]), heads=heads, kv_heads=int(c.get("num_key_value_heads") or heads),
-        head_dim=head_dim, eps=float(c["rms_norm_eps"]), rope_theta=float(theta),
-        context=int(c.get("max_position_embeddings", 4096)),
-        tied=tied, eos=eos if isinstance(eos, int) else None)
+        vocabulary=_whole(c, "vocab_size"), hidden=hidden, mlp=_whole(c, "intermediate_size"),
+        layers=_whole(c, "num_hidden_layers", largest=_MOST_LAYERS), heads=heads, kv_heads=kv_heads,
+        head_dim=head_dim, eps=_real(c, "rms_norm_eps"),
+        rope_theta=_real(rope if "rope_theta" in rope else c, "rope_theta"),
+        context=_whole(c, "max_position_embeddings", 4096), tied=tied)
 
 
 def _robot(data: dict[str, Any]) -> RobotConfig | None:
-    if not data.get("enable_robot_alignment"):
+    if not _flag(data, "enable_robot_alignment", False):
         return None
     kind = _expect(data, "gen_action_type", ("action_token", "prop_hidden", "last_hidden"), "prop_hidden")
-    state, action = int(data.get("proprio_dim", 13)), int(data.get("action_dim", 13))
-    statistics = data.get("norm_stats") or {}
-    if not isinstance(statistics, dict):
-        raise ValueError(f"norm_stats: expected an object, got {statistics!r}")
-    json.dumps(statistics, allow_nan=False)
-    return RobotConfig(state, action, int(data.get("action_chunk_length", 16)), kind,
+    state, action = _whole(data, "proprio_dim", 13), _whole(data, "action_dim", 13)
+    statistics = _section(data, "norm_stats") if data.get("norm_stats") else {}
+    try:
+        json.dumps(statistics, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"norm_stats: {error}") from error
+    return RobotConfig(state, action, _whole(data, "action_chunk_length", 16, largest=_LONGEST_CHUNK), kind,
                        _names(data, "state_names", state), _names(data, "action_names", action), statistics)
 
 
@@ -221,12 +224,51 @@ def _motion_args(value: Any) -> list[dict[str, Any]]:
     return values
 
 
-def _square(value: Any, name: str) -> int:
+def _section(c: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(value := c[key], dict):
+        raise ValueError(f"{key}: expected an object, got {value!r}")
+    return value
+
+
+def _value(c: dict[str, Any], key: str, default: Any) -> Any:
+    """null is as good as no such field. Raises KeyError if there is no default either."""
+    value = c.get(key)
+    if value is None and default is None:
+        raise KeyError(key)
+    return default if value is None else value
+
+
+def _whole(c: dict[str, Any], key: str, default: int | None = None, *, lowest: int = 1,
+           largest: int = _LARGEST) -> int:
+    value = _value(c, key, default)
+    if type(value) is not int or not lowest <= value <= largest:
+        raise ValueError(f"{key}: expected a whole number from {lowest} to {largest}, got {value!r}")
+    return value
+
+
+def _real(c: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = _value(c, key, default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"{key}: expected a number above 0, got {value!r}")
+    return float(value)
+
+
+def _flag(c: dict[str, Any], key: str, default: bool) -> bool:
+    value = _value(c, key, default)
+    if type(value) is not bool:
+        raise ValueError(f"{key}: expected true or false, got {value!r}")
+    return value
+
+
+def _square(c: dict[str, Any], *keys: str) -> int:
+    """The first of the fields that is there: one length, or twice the same."""
+    key = next((key for key in keys if c.get(key) is not None), keys[-1])
+    value = _value(c, key, None)
     if isinstance(value, list):
         if len(value) != 2 or value[0] != value[1]:
-            raise ValueError(f"{name}: expected a square, got {value}")
+            raise ValueError(f"{key}: expected a square, got {value}")
         value = value[0]
-    return int(value)
+    return _whole({key: value}, key)
 
 
 def _expect(c: dict[str, Any], key: str, known: tuple[Any, ...], default: Any) -> Any:

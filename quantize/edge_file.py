@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beingh0_edge.bundle import PreprocessSpec
+from beingh0_edge.bundle import PreprocessSpec, from_json
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 from beingh0_edge.preprocess import OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA, Camera
 
+OFFICIAL_MAX_SECONDS = 10
 
-def read_edge(path: Path) -> dict[str, Any]:
-    """camera, max_seconds, betas, provenance and the like. {} if there is no such file."""
+
+@dataclass(frozen=True)
+class Edge:
+    """betas: side -> 10 numbers. image_size is for people; config.json decides."""
+
+    name: str | None = None
+    licence: str = "as the checkpoint it was made from"
+    camera: Camera = OFFICIAL_CAMERA
+    default_raw_camera: Camera | None = None
+    image_size: int | None = None
+    max_seconds: int = OFFICIAL_MAX_SECONDS
+    betas: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_seconds < 1:
+            raise ValueError(f"max_seconds: expected at least 1, got {self.max_seconds}")
+        if bad := [side for side, shape in self.betas.items() if side not in ("left", "right") or len(shape) != 10]:
+            raise ValueError(f"betas: expected 10 numbers each for 'left' and 'right', got {bad[0]!r} with "
+                             f"{len(self.betas[bad[0]])}")
+
+    def cameras(self) -> PreprocessSpec:
+        """The camera that pictures are brought to, and the one assumed for pictures that come without."""
+        assumed = OFFICIAL_RAW_CAMERA if self.camera == OFFICIAL_CAMERA else self.camera
+        return PreprocessSpec(self.camera, self.default_raw_camera or assumed)
+
+
+def read_edge(path: Path) -> Edge:
+    """What the file says; the published model's facts where it says nothing, or does not exist. Raises BundleError."""
     if not path.is_file():
-        return {}
+        return Edge()
     try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("expected an object")
-        return data
+        return from_json(Edge, read_json(path))
     except ValueError as error:
         raise BundleError(f"{path}: {error}", str(path)) from error
-
-
-def cameras(edge: dict[str, Any]) -> PreprocessSpec:
-    """The camera that pictures are brought to, and the one assumed for pictures that come without."""
-    camera = _camera(edge["camera"]) if "camera" in edge else OFFICIAL_CAMERA
-    raw_camera = OFFICIAL_RAW_CAMERA if camera == OFFICIAL_CAMERA else camera
-    if "default_raw_camera" in edge:
-        raw_camera = _camera(edge["default_raw_camera"])
-    return PreprocessSpec(camera, raw_camera)
-
-
-def _camera(data: dict[str, Any]) -> Camera:
-    try:
-        return Camera(float(data["fx"]), float(data["fy"]), float(data["cx"]), float(data["cy"]),
-                      int(data["width"]), int(data["height"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"edge.json: not a camera: {data!r} ({error!r})") from error

@@ -17,6 +17,7 @@ import numpy as np
 
 from beingh0_edge.bundle import MotionSpec
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 from beingh0_edge.motion_tokenizer import MotionTokenizer
 from beingh0_edge.tokens import PartLayout
 from beingh0_edge.types import FloatArray
@@ -147,9 +148,9 @@ def part_layout(args: dict[str, Any], origin: str) -> PartLayout:
 
 def _from_folder(folder: Path) -> _Part:
     file = _open(folder)
-    mask = _read_json(folder / MASK) if (folder / MASK).is_file() else None
+    mask = read_json(folder / MASK) if (folder / MASK).is_file() else None
     return _Part(
-        str(folder), str(file.path), _read_json(folder / ARGS), _read_json(folder / META), mask,
+        str(folder), str(file.path), _described(folder / ARGS), _described(folder / META), mask,
         {name: info.shape for name, info in file.tensors.items()}, file.read
     )
 
@@ -186,16 +187,10 @@ def _from_checkpoint(checkpoint: Checkpoint, key: str, args: dict[str, Any]) -> 
         lambda name: checkpoint.tensor(prefix + name))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _described(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{path}: missing; a motion tokenizer folder needs it", str(path))
-    try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("expected an object")
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}", str(path)) from error
-    return data
+    return read_json(path)
 
 
 def _open(folder: Path) -> TensorFile:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 from beingh0_edge.prompt import TextTokenizer
 
 _PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -25,7 +26,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     """Writes tokenizer.json at `path` from the slow files in `folder`. Raises BundleError naming a bad
     file.
     """
-    vocabulary = _read(folder / "vocab.json")
+    vocabulary = read_json(folder / "vocab.json")
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [line for line in lines if line and not line.startswith("#version")]
     if bad := [line for line in merges if len(line.split(" ")) != 2]:
@@ -52,7 +53,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
 
 def _added_tokens(folder: Path) -> list[dict[str, Any]]:
     """In id order. tokenizer_config.json knows their flags; added_tokens.json only their ids."""
-    config = _read(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     found = {}
     for number, token in config.get("added_tokens_decoder", {}).items():
         found[int(number)] = {key: bool(token.get(key, False))
@@ -60,16 +61,6 @@ def _added_tokens(folder: Path) -> list[dict[str, Any]]:
                                   "content": token["content"]}
     if (folder / "added_tokens.json").is_file():
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        for content, number in _read(folder / "added_tokens.json").items():
+        for content, number in read_json(folder / "added_tokens.json").items():
             found.setdefault(int(number), flags | {"content": content})
     return [{"id": number} | found[number] for number in sorted(found)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("expected an object")
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}", str(path)) from error
-    return data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from beingh0_edge import prompt
 from beingh0_edge.bundle import TokenSpec
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 from beingh0_edge.prompt import TextTokenizer
 
 from .text_tokenizer import has_slow_files, write_tokenizer
@@ -64,7 +64,7 @@ def _from_tokenizer(tokenizer: TextTokenizer, action_chunks: int, folder: Path) 
 
 def _from_ids(path: Path, action_chunks: int) -> TokenSpec:
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json(path)
         ids = {str(token): int(i) for token, i in data["token_ids"].items()}
         first = int(data["action_chunk_0"]) if action_chunks else 0
         if int(data["motion_id_0"]) != ids[prompt.MOT] + 1:

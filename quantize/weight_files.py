@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from beingh0_edge.errors import BundleError
+from beingh0_edge.files import read_json
 
 from .tensor_files import SafetensorsFile, TensorFile
 from .torch_file import TorchFile
@@ -37,7 +37,7 @@ def open_weights(folder: Path) -> dict[str, TensorFile]:
 
 def _open_shards(index: Path) -> dict[str, TensorFile]:
     try:
-        names = json.loads(index.read_bytes())["weight_map"]
+        names = read_json(index)["weight_map"]
         shards = sorted({str(shard) for shard in names.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{index}: not a weight index ({error!r})", str(index)) from error

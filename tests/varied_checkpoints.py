@@ -20,7 +20,7 @@ from test_motion_tokenizer import Reference, write
 from beingh0_edge.types import FloatArray, IntArray
 
 VISION, LANGUAGE, PROJECTOR = "vlm_adapter._vision_model.", "vlm_adapter._language_model.", "vlm_adapter.mlp1."
-EOS, IMG_CONTEXT, MOT = 90, 93, 94  # below them plain text, above them motion ids
+TEXT_IDS = 90
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Variant:
     layers: int = 2
     heads: int = 4
     kv_heads: int = 2
+    head_dim: int | None = None
     rope_theta: float = 1e6
     rms_eps: float = 1e-6
     tied: bool = False
@@ -42,12 +43,15 @@ class Variant:
     vit_eps: float = 1e-6
     patch: int = 14
     image: int = 56
+    shuffle: int = 2
     trained_image: int | None = None
     qkv_bias: bool = True
     qk_norm: bool = False
     rms_vit: bool = False
     select_layer: int = -1
     noop: bool = True
+    motion_first: bool = False
+    lora: int = 0
     template: str = "internvl2_5"
     robot: str | None = None
     chunk: int = 4
@@ -81,6 +85,13 @@ VARIANTS = {
         patch=8, image=48, select_layer=-2, vit_layers=3, style="bin shards", dtype=torch.float16, template="being_h0",
         parts=({"use_part": "wrist", "window_size": 15, "down_t": 2, "nb_code": 4},
                {"use_part": "finger", "window_size": 15, "down_t": 2, "nb_code": 8})),
+    "head_dim told, a picture token per patch, motion ids first": Variant(
+        heads=3, kv_heads=1, head_dim=16, shuffle=1, image=42, motion_first=True),
+    "4 by 4 patches per token, Hugging Face's names": Variant(
+        shuffle=4, image=112, names="native", heads=6, kv_heads=3, select_layer=1, style="shards"),
+    "LoRA in both networks, motion ids first, no no-op": Variant(
+        lora=3, motion_first=True, noop=False, robot="action_token", tied=True),
+    "LoRA over raw names": Variant(lora=4, names="raw", dtype=torch.bfloat16),
     "robot, an action per token": Variant(robot="action_token", chunk=3, hidden=56, heads=7, kv_heads=7),
     "robot, last hidden": Variant(robot="last_hidden", chunk=5, heads=2, kv_heads=1, tied=True),
     "robot, proprioception's hidden": Variant(robot="prop_hidden", chunk=2, layers=4, rope_theta=5e5),
@@ -100,13 +111,20 @@ class Made:
     motion: list[Reference] = field(default_factory=list)
 
     def prompt(self, random: np.random.Generator) -> IntArray:
-        ids = random.integers(0, EOS, self.ids["num_image_token"] + 9).astype(np.int32)
-        ids[4 : 4 + self.ids["num_image_token"]] = IMG_CONTEXT
-        return ids
+        ids = random.integers(0, TEXT_IDS, self.ids["num_image_token"] + 9) + self.first_text
+        ids[4 : 4 + self.ids["num_image_token"]] = self.token("<IMG_CONTEXT>")
+        return ids.astype(np.int32)
+
+    def token(self, text: str) -> int:
+        return int(self.ids["token_ids"][text])
+
+    @property
+    def first_text(self) -> int:
+        return self.ids["vocab_size"] - TEXT_IDS if self.variant.motion_first else 0
 
     def robot_prompt(self, random: np.random.Generator) -> IntArray:
         first = self.ids["action_chunk_0"]
-        tail = [self.ids["token_ids"]["<PROP_CONTEXT>"], *range(first, first + self.variant.chunk)]
+        tail = [self.token("<PROP_CONTEXT>"), *range(first, first + self.variant.chunk)]
         return np.concatenate([self.prompt(random), tail]).astype(np.int32)
 
     def pixels(self, random: np.random.Generator) -> FloatArray:
@@ -135,10 +153,10 @@ class Made:
         model.load_state_dict(state)
         states = model(torch.from_numpy(pixels)[None], output_hidden_states=True).hidden_states
         x = states[v.select_layer][0, 1:]
-        side = v.image // v.patch
-        # Pixel shuffle, output token (I, J): input (2I, 2J), (2I, 2J+1), (2I+1, 2J), (2I+1, 2J+1).
+        side, s = v.image // v.patch, v.shuffle
+        # Pixel shuffle by 2, output token (I, J): input (2I, 2J), (2I, 2J+1), (2I+1, 2J), (2I+1, 2J+1).
         grid = x.view(side, side, -1)
-        x = torch.cat([grid[i::2, j::2] for i in (0, 1) for j in (0, 1)], -1).reshape((side // 2) ** 2, -1)
+        x = torch.cat([grid[i::s, j::s] for i in range(s) for j in range(s)], -1).reshape((side // s) ** 2, -1)
         w = {name.removeprefix(PROJECTOR): value for name, value in self.weights.items() if name.startswith(PROJECTOR)}
         x = torch.nn.functional.layer_norm(x, x.shape[-1:], w["0.weight"], w["0.bias"], 1e-5)
         x = torch.nn.functional.gelu(x @ w["1.weight"].T + w["1.bias"])
@@ -167,9 +185,9 @@ class Made:
         """(logits float32[T, vocabulary], states after the final norm float32[T, hidden])"""
         model = self.language()
         x = model.get_input_embeddings()(torch.from_numpy(ids.astype(np.int64)))
-        x[torch.from_numpy(ids == IMG_CONTEXT)] = self.visual(pixels)
+        x[torch.from_numpy(ids == self.token("<IMG_CONTEXT>"))] = self.visual(pixels)
         if proprio is not None:
-            x[torch.from_numpy(ids == self.ids["token_ids"]["<PROP_CONTEXT>"])] = self.two_layers(
+            x[torch.from_numpy(ids == self.token("<PROP_CONTEXT>"))] = self.two_layers(
                 "proprio_encoder", torch.from_numpy(proprio))
         states = model.model(inputs_embeds=x[None]).last_hidden_state
         return model.lm_head(states)[0].numpy(), states[0].numpy()
@@ -188,20 +206,21 @@ def make(folder: Path, v: Variant, seed: int = 0) -> Made:
         motion.append(write(folders[-1], seed + i, **changes))
         args = motion[-1].args
         offset += args["nb_code"] * (1 if args["shared_codebook"] else args["num_quantizers"])
-    end = MOT + 1 + offset + int(v.noop)
-    token_ids = {"<|im_end|>": EOS, "<img>": EOS + 1, "</img>": EOS + 2, "<IMG_CONTEXT>": IMG_CONTEXT, "<mot>": MOT,
-                 "</mot>": end, "<PROP_CONTEXT>": end + 1, **({"<MOT_NOOP>": end - 1} if v.noop else {})}
-    side = v.image // v.patch // 2
-    ids = {"token_ids": token_ids, "motion_id_0": MOT + 1, "num_motion_ids": offset, "eos_token_id": EOS,
-           "action_chunk_0": end + 2, "vocab_size": end + 2 + v.chunk + 3, "num_image_token": side * side}
+    side = v.image // v.patch // v.shuffle
+    ids = _ids(v, offset) | {"num_image_token": side * side}
     config = _config(v, ids, [reference.args for reference in motion])
     weights = _weights(v, ids["vocab_size"], torch.Generator().manual_seed(seed))
     target = folder / "checkpoint"
     target.mkdir(parents=True)
     (target / "ids.json").write_text(json.dumps(ids))
     (target / "config.json").write_text(json.dumps(config))
-    store(target, {_renamed(name, v.names): value.to(v.dtype) for name, value in weights.items()}, v.style)
+    stored: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        stored |= {new: part.to(v.dtype).contiguous() for new, part in _renamed(name, value, v)}
     exact = {name: value.to(v.dtype).float() for name, value in weights.items()}
+    if v.lora:
+        _add_lora(v, stored, exact)
+    store(target, stored, v.style)
     return Made(target, folders, v, exact, config, ids, motion)
 
 
@@ -223,14 +242,60 @@ def store(folder: Path, tensors: dict[str, torch.Tensor], style: str) -> None:
         (folder / (name.format("") + ".index.json")).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _renamed(name: str, style: str) -> str:
-    if style == "deepspeed":
-        return "module." + name
-    if style == "raw":
+def _ids(v: Variant, count: int) -> dict[str, Any]:
+    """Motion ids behind the text, as published, or before it; ids.json's content."""
+    names = {"eos": ["<|im_end|>"], "image": ["<img>", "</img>", "<IMG_CONTEXT>"], "text": [""] * TEXT_IDS,
+             "motion": ["<mot>", "<motion_id_0>", *[""] * (count - 1), *(["<MOT_NOOP>"] if v.noop else []), "</mot>"],
+             "robot": ["<PROP_CONTEXT>", "<ACTION_CHUNK_0>", *[""] * (v.chunk - 1)], "spare": [""] * 3}
+    order = ("spare", "motion", "robot", "image", "eos", "text") if v.motion_first else (
+        "text", "eos", "image", "motion", "robot", "spare")
+    row = [name for part in order for name in names[part]]
+    at = {name: i for i, name in enumerate(row) if name}
+    return {"motion_id_0": at.pop("<motion_id_0>"), "action_chunk_0": at.pop("<ACTION_CHUNK_0>"), "token_ids": at,
+            "num_motion_ids": count, "eos_token_id": at["<|im_end|>"], "vocab_size": len(row)}
+
+
+def _renamed(name: str, value: torch.Tensor, v: Variant) -> list[tuple[str, torch.Tensor]]:
+    """What a tensor is called, in one or more pieces, in the variant's files."""
+    if v.names == "deepspeed":
+        return [("module." + name, value)]
+    if v.names == "native":
+        if name.startswith(VISION):
+            return [(f"model.vision_tower.{new}", part) for new, part in
+                    _transformers_tower(name.removeprefix(VISION), value)]
+        for official, new in ((LANGUAGE + "lm_head.", "lm_head."), (LANGUAGE + "model.", "model.language_model."),
+                              (PROJECTOR + "0.", "model.multi_modal_projector.layer_norm."),
+                              (PROJECTOR + "1.", "model.multi_modal_projector.linear_1."),
+                              (PROJECTOR + "3.", "model.multi_modal_projector.linear_2.")):
+            if name.startswith(official):
+                return [(new + name.removeprefix(official), value)]
+    if v.names == "raw":
         for official, raw in ((VISION, "vision_model."), (LANGUAGE, "language_model."), (PROJECTOR, "mlp1.")):
             if name.startswith(official):
-                return raw + name.removeprefix(official)
-    return name
+                return [(raw + name.removeprefix(official), value)]
+    return [(name, value)]
+
+
+def _add_lora(v: Variant, stored: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> None:
+    """Wraps every linear layer of both networks as PEFT does, alpha 2r; `exact` becomes what the pairs add up to."""
+    random = torch.Generator().manual_seed(7)
+    for name in list(stored):
+        for network in (VISION, LANGUAGE):
+            if name.startswith(network):
+                wrapped = name.replace(network, network + "base_model.model.")
+                value = stored.pop(name)
+                if not name.endswith(("proj.weight", "qkv.weight", "fc1.weight", "fc2.weight")):
+                    if name.removesuffix(".bias") + ".weight" in exact and name.endswith(
+                            ("proj.bias", "qkv.bias", "fc1.bias", "fc2.bias")):
+                        wrapped = wrapped.removesuffix("bias") + "base_layer.bias"
+                    stored[wrapped] = value
+                    continue
+                stem, (rows, columns) = wrapped.removesuffix(".weight"), value.shape
+                down = torch.randn(v.lora, columns, generator=random).to(v.dtype)
+                up = (0.1 * torch.randn(rows, v.lora, generator=random)).to(v.dtype)
+                stored |= {f"{stem}.base_layer.weight": value, f"{stem}.lora_A.default.weight": down,
+                           f"{stem}.lora_B.default.weight": up}
+                exact[name] = exact[name] + 2 * up.float() @ down.float()
 
 
 def _config(v: Variant, ids: dict[str, Any], motion: list[dict[str, Any]]) -> dict[str, Any]:
@@ -247,12 +312,28 @@ def _config(v: Variant, ids: dict[str, Any], motion: list[dict[str, Any]]) -> di
             "num_key_value_heads": v.kv_heads, "rms_norm_eps": v.rms_eps, "rope_theta": v.rope_theta,
             "max_position_embeddings": 2048, "tie_word_embeddings": v.tied, "hidden_act": "silu",
             "rope_scaling": {"factor": 2.0, "type": "dynamic"}},
-        "downsample_ratio": 0.5, "ps_version": "v2", "template": v.template, "select_layer": v.select_layer,
-        "force_image_size": v.image, "use_backbone_lora": 0, "use_llm_lora": 0}
+        "downsample_ratio": 1 / v.shuffle, "ps_version": "v2", "template": v.template,
+        "select_layer": v.select_layer, "force_image_size": v.image, "use_backbone_lora": v.lora,
+        "use_llm_lora": v.lora}
+    if v.head_dim:
+        vlm["llm_config"]["head_dim"] = v.head_dim
+    if v.names == "native":
+        _make_native(vlm)
     top = {"model_type": "beingvla", "vlm_type": "internvl", "motion_type": "mano", "motion_config": motion,
            "enable_robot_alignment": v.robot is not None, "proprio_dim": 5, "action_dim": 3,
            "action_chunk_length": v.chunk, "gen_action_type": v.robot or "prop_hidden"}
     return top | vlm if v.old_config else top | {"vlm_config": vlm}
+
+
+def _make_native(vlm: dict[str, Any]) -> None:
+    """transformers' names of the same numbers."""
+    vision, text = vlm["vision_config"], vlm.pop("llm_config")
+    vision |= {"image_size": [vision["image_size"]] * 2, "patch_size": [vision["patch_size"]] * 2,
+               "attention_bias": vision.pop("qkv_bias"), "use_qk_norm": vision.pop("qk_normalization")}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
+    del text["rope_scaling"]
+    vlm |= {"text_config": text, "vision_feature_layer": vlm.pop("select_layer"),
+            "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu"}
 
 
 def _weights(v: Variant, vocabulary: int, random: torch.Generator) -> dict[str, torch.Tensor]:
@@ -263,7 +344,7 @@ def _weights(v: Variant, vocabulary: int, random: torch.Generator) -> dict[str, 
     def near(value: float, n: int) -> torch.Tensor:
         return value + 0.1 * torch.randn(n, generator=random)
 
-    c, d, wide = v.vit_hidden, v.hidden, 4 * v.vit_hidden
+    c, d, wide = v.vit_hidden, v.hidden, v.shuffle**2 * v.vit_hidden
     head_dim = d // v.heads
     positions = ((v.trained_image or v.image) // v.patch) ** 2 + 1
     w = {f"{VISION}embeddings.class_embedding": dense(1, 1, c),

@@ -345,7 +345,7 @@ def _read_manifest(root: Path) -> Manifest:
         raise BundleError(f"{path}: expected revision {REVISION}, got {data.get('revision')!r}; convert the "
                           "checkpoint again with this version", str(path))
     try:
-        manifest = _dataclass_from_json(Manifest, data, "")
+        manifest = from_json(Manifest, data)
         _check_manifest(root, manifest)
     except ValueError as error:
         raise BundleError(f"{path}: {error}", str(path)) from error
@@ -415,6 +415,11 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where}: expected {expected}, got {value!r}")
 
 
+def from_json(kind: type[T], data: Any) -> T:
+    """A dataclass from JSON's values. Raises ValueError saying where they do not fit; unknown fields do not."""
+    return _dataclass_from_json(kind, data, "")
+
+
 def _dataclass_from_json(kind: type[T], value: Any, where: str) -> T:
     hints: dict[str, Any] = _hints(typing.cast(typing.Hashable, kind))
     if not isinstance(value, dict):
@@ -424,7 +429,7 @@ def _dataclass_from_json(kind: type[T], value: Any, where: str) -> T:
     wrong = [f"missing {name!r}" for name in hints if name not in value and name not in optional]
     wrong += [f"unknown {name!r}" for name in value if name not in hints]
     if wrong:
-        raise ValueError(f"{where or 'manifest'}: {', '.join(wrong)}")
+        raise ValueError(f"{where}: {', '.join(wrong)}" if where else ", ".join(wrong))
     prefix = f"{where}." if where else ""
     return kind(**{name: _from_json(hint, value[name], prefix + name) for name, hint in hints.items() if name in value})
 

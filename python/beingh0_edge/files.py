@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import BundleError
+
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
@@ -41,6 +43,19 @@ def staged(out: Path) -> Iterator[Path]:
             path.replace(out / path.name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises BundleError naming the file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such file", str(path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not readable as JSON ({error})", str(path)) from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected an object, got {type(content).__name__}", str(path))
+    return content
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +14,7 @@ import safetensors.numpy
 from beingh0_edge import _kernels, safe_pickle
 from beingh0_edge.errors import BundleError
 from beingh0_edge.features import part_dims
+from beingh0_edge.files import read_json
 from beingh0_edge.tokens import PartLayout
 from beingh0_edge.types import FloatArray
 
@@ -102,7 +102,7 @@ class TokenizerFolder:
             raise BundleError(f"{folder}: no such folder", str(folder))
         self.folder = folder
         self.args_file = folder / "motion_args.json"
-        self.args = _read_json(self.args_file)
+        self.args = read_json(self.args_file)
         self.weights_file, self.state = _read_weights(folder)
         self.used: set[str] = set()
 
@@ -251,8 +251,8 @@ class TokenizerFolder:
 
     def statistics(self, part: TokenizerPart) -> tuple[FloatArray, FloatArray]:
         meta_file, mask_file = self.folder / "motion_meta.json", self.folder / "meta_mask.json"
-        meta = _read_json(meta_file)
-        mask = _read_json(mask_file).get("meta_mask") if mask_file.is_file() else None
+        meta = read_json(meta_file)
+        mask = read_json(mask_file).get("meta_mask") if mask_file.is_file() else None
         found = []
         for key in ("mean", "std"):
             try:
@@ -292,18 +292,6 @@ def _mask(mask: Any, size: int) -> npt.NDArray[np.bool_]:
     if not isinstance(mask, list) or len(mask) != size or not all(isinstance(x, bool) for x in mask):
         raise ValueError(f"meta_mask: expected {size} booleans")
     return np.asarray(mask)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file", str(path)) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not readable as JSON ({error})", str(path)) from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected an object, got {type(content).__name__}", str(path))
-    return content
 
 
 def _read_weights(folder: Path) -> tuple[Path, State]:

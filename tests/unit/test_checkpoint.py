@@ -359,6 +359,16 @@ def test_dynamic_rope_scaling_is_ignored_as_published(folder: Path) -> None:
     ("vision_config", {"norm_type": "batch_norm"}, "norm_type: expected 'layer_norm' or 'rms_norm'"),
     ("vision_config", {"num_attention_heads": 3}, "not a multiple of its 3 heads"),
     ("vision_config", {"image_size": [56, 28]}, "expected a square"),
+    ("vision_config", {"patch_size": 0}, "patch_size: expected a whole number from 1"),
+    ("vision_config", {"hidden_size": 32.5}, "hidden_size: expected a whole number from 1 to .*, got 32.5"),
+    ("vision_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps: expected a number above 0, got nan"),
+    ("vision_config", {"qkv_bias": "no"}, "qkv_bias: expected true or false, got 'no'"),
+    ("vlm_config", {"downsample_ratio": 0}, "downsample_ratio: expected a number above 0, got 0"),
+    ("vlm_config", {"llm_config": []}, r"llm_config: expected an object, got \[\]"),
+    ("vlm_config", {"use_llm_lora": -4}, "use_llm_lora: expected a whole number from 0"),
+    ("llm_config", {"num_hidden_layers": 10**9}, "num_hidden_layers: expected a whole number from 1 to 1000"),
+    ("llm_config", {"num_key_value_heads": 3}, "num_attention_heads: expected a multiple of 3 num_key_value_heads"),
+    ("llm_config", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type: expected .*, got 'yarn'"),
 ])
 def test_what_is_not_supported_is_an_error_that_names_the_field(
     folder: Path, where: str, change: dict[str, Any], message: str

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from varied_checkpoints import IMG_CONTEXT, MOT, VARIANTS, Made, make
+from varied_checkpoints import VARIANTS, Made, make
 
 from beingh0_edge import Policy
 from beingh0_edge.cli import FAILED, main
@@ -65,7 +65,7 @@ def close(got: np.ndarray, expected: Any) -> None:
 def embedded(case: Exported, ids: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Prompt embeddings from the exported graphs alone."""
     x = case.run("text_embeddings", input_ids=ids[None].astype(np.int64))[0][0]
-    x[ids == IMG_CONTEXT] = case.run("vision", pixel_values=pixels[None])[0][0]
+    x[ids == case.made.token("<IMG_CONTEXT>")] = case.run("vision", pixel_values=pixels[None])[0][0]
     return x
 
 
@@ -276,7 +276,7 @@ def test_int4_exports_run(tmp_path: Path) -> None:
     assert exact["graphs"]["language.onnx"]["largest_error"] < 1e-2
     assert 1e-2 < facts["graphs"]["language.onnx"]["largest_error"] < 1  # random weights exaggerate
     rows = {v["name"]: v["axes"] for v in facts["graphs"]["language.onnx"]["outputs"]}["logits"][-1]
-    assert rows == made.ids["token_ids"]["</mot>"] - MOT + 2
+    assert rows == made.token("</mot>") - made.token("<mot>") + 2
 
 
 def test_the_command_writes_whole_folders_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

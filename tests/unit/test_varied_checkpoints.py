@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from varied_checkpoints import EOS, MOT, VARIANTS, Made, make
+from varied_checkpoints import VARIANTS, Made, make
 
 from beingh0_edge import Policy
 from beingh0_edge.quantize import build_bundle
@@ -45,11 +45,11 @@ def test_greedy_answers_are_torchs(case: Case) -> None:
     ids = case.policy.backbone.generate_ids(prompt, pixels, max_blocks=1, rules="slots")
     layout = case.policy.bundle.manifest.layout()
     assert len(ids) == layout.ids_per_block + 3
-    assert (ids[0], ids[-2], ids[-1]) == (MOT, case.made.ids["token_ids"]["</mot>"], EOS)
+    assert [ids[0], *ids[-2:]] == [case.made.token(text) for text in ("<mot>", "</mot>", "<|im_end|>")]
     scores = case.made.run(np.concatenate([prompt, ids]), pixels)[0][len(prompt) :]
     for i, slot in enumerate(layout.slots):
-        first = MOT + 1 + slot.first
-        assert ids[1 + i] == first + scores[i, first : MOT + 2 + slot.last].argmax()
+        first = case.made.ids["motion_id_0"] + slot.first
+        assert ids[1 + i] == first + scores[i, first : first + 1 + slot.last - slot.first].argmax()
 
 
 def test_the_manifest_says_what_the_files_say(case: Case) -> None:
