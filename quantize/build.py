@@ -145,7 +145,7 @@ def _write(source: Path, work: Path, choices: Choices, progress: Progress | None
            calibration: Calibration | None) -> Manifest:
     checkpoint = Checkpoint(source, progress=progress)
     config, edge = checkpoint.config, read_edge(source / "edge.json")
-    tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, work)
+    tokens, tokenizer = find_tokens(source, config, work)
     folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
     vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)

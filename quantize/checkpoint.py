@@ -110,6 +110,8 @@ class Checkpoint:
 
     def rows(self, name: str, first: int, last: int) -> FloatArray:
         """Rows [first, last) of the tensor, float32."""
+        if not 0 <= first <= last <= self.shape(name)[0]:
+            raise ValueError(f"{name}: no rows {first} to {last} in {list(self.shape(name))}")
         recipe = self._recipes[name]
         if len(recipe.pieces) == 1 and not recipe.lora:
             file, raw = next(iter(recipe.pieces.values()))

@@ -80,7 +80,7 @@ def export_onnx(
                                                              dir=out.parent) as stage:
         work = Path(stage) / "graphs"
         work.mkdir()
-        tokens, _ = find_tokens(source, robot.chunk_length if robot else 0, Path(scratch))
+        tokens, _ = find_tokens(source, checkpoint.config, Path(scratch))
         motion = write_motion(folders, checkpoint, Path(scratch), "fp32")
         vocabulary = language_vocabulary(checkpoint, tokens, motion, layout)
         checkpoint.check_values(progress)

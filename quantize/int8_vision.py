@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import onnx
 
 
-def quantize_static(model: onnx.ModelProto, out: Path, frames: Sequence[FloatArray]) -> None:
-    """Writes `out` from the float32 graph `model`, with the activations' ranges as they are on `frames`.
+def quantize_static(model: Path, out: Path, frames: Sequence[FloatArray]) -> None:
+    """Writes `out` from the float32 graph in `model`, with the activations' ranges as they are on `frames`.
 
     frames  float32[3, S, S], normalised. What leaves their ranges in another picture is cut off.
     """
@@ -32,29 +32,34 @@ def quantize_static(model: onnx.ModelProto, out: Path, frames: Sequence[FloatArr
             frame = next(self._left, None)
             return None if frame is None else {"pixel_values": frame[None]}
 
-    quantization.quantize_static(_prepared(model), str(out), Frames(), quant_format=quantization.QuantFormat.QDQ,
+    quantization.quantize_static(str(model), str(out), Frames(), quant_format=quantization.QuantFormat.QDQ,
                                  activation_type=quantization.QuantType.QUInt8, **_weights(model))
 
 
-def quantize_dynamic(model: onnx.ModelProto, out: Path) -> None:
-    """Writes `out` from the float32 graph `model`; the activations' ranges are found anew in every picture."""
+def quantize_dynamic(model: Path, out: Path) -> None:
+    """Writes `out` from the float32 graph in `model`; the activations' ranges are found anew in every picture."""
     from onnxruntime import quantization
 
-    quantization.quantize_dynamic(_prepared(model), str(out), **_weights(model))
+    quantization.quantize_dynamic(str(model), str(out), **_weights(model))
 
 
-def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Shapes and constants are already what ONNX Runtime's pre-processing would make of them; this is how to say so."""
+def save_prepared(model: onnx.ModelProto, path: Path) -> None:
+    """Saves a float32 graph for the functions above.
+
+    Its shapes and constants are already what ONNX Runtime's pre-processing would make of them; this is how to say so.
+    """
     import onnx
 
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    return model
+    onnx.save_model(model, str(path))
 
 
-def _weights(model: onnx.ModelProto) -> dict[str, Any]:
+def _weights(model: Path) -> dict[str, Any]:
+    import onnx
     from onnxruntime.quantization import QuantType
 
-    weights = {tensor.name for tensor in model.graph.initializer}
-    products = [node.name for node in model.graph.node if node.op_type == "MatMul" and weights & set(node.input)]
+    graph = onnx.load(str(model), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [node.name for node in graph.node if node.op_type == "MatMul" and weights & set(node.input)]
     return {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": True, "nodes_to_quantize": products,
             "op_types_to_quantize": ["MatMul"]}

@@ -45,7 +45,7 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices, *, headers_only: b
     config, folders = checkpoint.config, choices.folders(source)
     writes: dict[str, int] = {}
     with TemporaryDirectory() as scratch:
-        tokens, tokenizer = find_tokens(source, config.robot.chunk_length if config.robot else 0, Path(scratch))
+        tokens, tokenizer = find_tokens(source, config, Path(scratch))
         if tokenizer:
             writes[tokenizer.name] = tokenizer.stat().st_size
     motion, motion_bytes = plan_motion(folders, checkpoint, choices.motion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from beingh0_edge import prompt
@@ -11,17 +12,18 @@ from beingh0_edge.errors import BundleError
 from beingh0_edge.files import read_json
 from beingh0_edge.prompt import TextTokenizer
 
+from .config import ModelConfig
 from .text_tokenizer import has_slow_files, write_tokenizer
 
 
-def find_tokens(folder: Path, action_chunks: int, out: Path) -> tuple[TokenSpec, Path | None]:
+def find_tokens(folder: Path, config: ModelConfig, out: Path) -> tuple[TokenSpec, Path | None]:
     """The special ids, and the tokenizer.json they came from as a copy in `out`.
 
     A checkpoint without any tokenizer may carry ids.json (in its folder or the one above), which names the
     ids only; its bundle then works on ids and cannot read text.
-    action_chunks  how many <ACTION_CHUNK_i> robot mode needs, 0 without it
-    Raises         BundleError listing every token that is missing.
+    Raises  BundleError listing every token that is missing, or has no row in the model's embedding.
     """
+    action_chunks, rows = config.robot.chunk_length if config.robot else 0, config.language.vocabulary
     path = folder / "tokenizer.json"
     if path.is_file() or has_slow_files(folder):
         if path.is_file():
@@ -30,11 +32,23 @@ def find_tokens(folder: Path, action_chunks: int, out: Path) -> tuple[TokenSpec,
         else:
             write_tokenizer(folder, out / path.name)
             tokenizer = TextTokenizer(out / path.name)
+        _refuse_beyond(tokenizer.ids(), rows, folder)
         return _from_tokenizer(tokenizer, action_chunks, folder), out / path.name
     for ids in (folder / "ids.json", folder.parent / "ids.json"):
         if ids.is_file():
-            return _from_ids(ids, action_chunks), None
+            spec = _from_ids(ids, action_chunks)
+            named = {name: value for name, value in asdict(spec).items() if isinstance(value, int)}
+            del named["motion_ids"]  # a number of ids, not one
+            _refuse_beyond(named | {f"action chunk {i}": n for i, n in enumerate(spec.action_chunks)}, rows, ids)
+            return spec, None
     raise BundleError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt", str(folder))
+
+
+def _refuse_beyond(ids: dict[str, int], rows: int, source: Path) -> None:
+    if beyond := sorted((i, token) for token, i in ids.items() if not 0 <= i < rows):
+        named = ", ".join(f"{token} {i}" for i, token in beyond[:10])
+        raise BundleError(f"{source}: {len(beyond)} token ids without a row in the model's embedding of {rows} rows: "
+                          f"{named}{', ...' if len(beyond) > 10 else ''}", str(source))
 
 
 def _from_tokenizer(tokenizer: TextTokenizer, action_chunks: int, folder: Path) -> TokenSpec:

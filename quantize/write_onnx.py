@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from beingh0_edge.types import FloatArray
 
 from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
 from .config import VisionConfig
-from .int8_vision import quantize_dynamic, quantize_static
+from .int8_vision import quantize_dynamic, quantize_static, save_prepared
 from .onnx_graph import Graph
 
 if TYPE_CHECKING:
@@ -41,22 +42,36 @@ def write_vision(checkpoint: Checkpoint, path: Path, precision: VisionPrecision,
     if precision == "int8" and not frames:
         raise ValueError("vision 'int8' needs pictures to calibrate on")
     c = checkpoint.config
-    model = _VisionGraph(checkpoint, precision == "fp16", progress).build()
-    onnx.checker.check_model(model)
-    if precision == "int8":
-        quantize_static(model, path, frames)
-    elif precision == "int8_dynamic":
-        quantize_dynamic(model, path)
+    if precision in ("int8", "int8_dynamic"):
+        _write_8_bit(checkpoint, path, frames if precision == "int8" else None, progress)
     else:
+        model = _VisionGraph(checkpoint, Graph(), precision == "fp16", progress).build()
+        onnx.checker.check_model(model)
         onnx.save_model(model, str(path))
     return VisionSpec(path.name, precision, c.image_size, c.image_tokens)
 
 
+def _write_8_bit(checkpoint: Checkpoint, path: Path, frames: Sequence[FloatArray] | None,
+                 progress: Progress | None) -> None:
+    """The float32 graph goes through a file: ONNX Runtime's quantizer keeps copies enough of what it is given."""
+    import onnx
+
+    with TemporaryDirectory(prefix=".beingh0-", suffix=".float32", dir=path.parent) as scratch:
+        exact = Path(scratch) / "vision.onnx"
+        graph = Graph(Path(scratch) / "vision.onnx.data")
+        save_prepared(_VisionGraph(checkpoint, graph, False, progress).build(), exact)
+        onnx.checker.check_model(str(exact))
+        if frames is None:
+            quantize_dynamic(exact, path)
+        else:
+            quantize_static(exact, path, frames)
+
+
 class _VisionGraph:
-    def __init__(self, checkpoint: Checkpoint, half: bool, progress: Progress | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, graph: Graph, half: bool, progress: Progress | None) -> None:
         self._source, self._half, self._progress = checkpoint, half, progress
         self._c = checkpoint.config.vision
-        self._g = Graph()
+        self._g = graph
         self._op = self._g.op
 
     def build(self) -> onnx.ModelProto:

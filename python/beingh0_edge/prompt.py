@@ -119,6 +119,10 @@ class TextTokenizer:
         """int32[T]; special tokens in the text become their ids, nothing is added."""
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
+    def ids(self) -> dict[str, int]:
+        """Every token and its id."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
     def id_of(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
         return found

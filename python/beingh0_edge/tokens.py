@@ -81,12 +81,12 @@ class TokenLayout:
     parts: tuple[PartLayout, ...] = ()
 
     def __post_init__(self) -> None:
-        inside = 1 if self.noop is not None else 0
+        inside = int(self.noop is not None and self.mot < self.noop < self.mot_end)
         if self.mot_end - self.mot - 1 - inside != self.motion_ids or self.motion_ids < 1:
             raise ValueError(
                 f"token ids: between <mot> {self.mot} and </mot> {self.mot_end} there is room for "
                 f"{self.mot_end - self.mot - 1 - inside} motion ids, got {self.motion_ids}")
-        if self.noop is not None and self.noop != self.mot_end - 1:
+        if inside and self.noop != self.mot_end - 1:
             raise ValueError(
                 f"token ids: expected <MOT_NOOP> right before </mot> {self.mot_end}, got {self.noop}")
         if self.mot <= self.eos <= self.mot_end or self.eos < 0 or self.mot < 0:

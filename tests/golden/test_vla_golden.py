@@ -11,6 +11,7 @@ from beingh0_edge import Bundle, Policy
 from beingh0_edge.backbone import Backbone
 from beingh0_edge.quantize import build_bundle
 from beingh0_edge.quantize.checkpoint import HEAD, Checkpoint
+from beingh0_edge.quantize.onnx_graph import Graph
 from beingh0_edge.quantize.write_onnx import _VisionGraph
 
 DATA = Path(__file__).parent / "data" / "vla"
@@ -89,7 +90,7 @@ def test_tower_and_pixel_shuffle_match_inside_the_graph(tmp_path: Path) -> None:
     import onnx
     import onnxruntime
 
-    model = _VisionGraph(Checkpoint(DATA / "checkpoint"), half=False, progress=None).build()
+    model = _VisionGraph(Checkpoint(DATA / "checkpoint"), Graph(), half=False, progress=None).build()
     for name in ("tower_output", "pixel_shuffled"):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

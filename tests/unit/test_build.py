@@ -11,6 +11,7 @@ import pytest
 import tiny_bundle
 import torch
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 import beingh0_edge
 from beingh0_edge import Bundle, HandModel
@@ -18,7 +19,7 @@ from beingh0_edge.backbone import Backbone
 from beingh0_edge.errors import BundleError
 from beingh0_edge.hand_model import SHAPES
 from beingh0_edge.quantize import build_bundle
-from beingh0_edge.quantize.checkpoint import EMBEDDING, HEAD
+from beingh0_edge.quantize.checkpoint import EMBEDDING, HEAD, Checkpoint
 from beingh0_edge.quantize.quant_types import QUANTS
 
 LOGIT_ATOL = 1e-4  # float32 in another order
@@ -219,6 +220,29 @@ def test_motion_ids_out_of_line_are_refused(folder: Path, tmp_path: Path) -> Non
     (folder / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(BundleError, match="motion ids must follow <mot> one by one"):
         build_bundle(folder, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("layout", ["trimmed", "full"])
+def test_tokens_beyond_the_embedding_are_refused(folder: Path, tmp_path: Path, layout: Any) -> None:
+    """Their rows would be those of the next tensor in the file."""
+    config = json.loads((folder / "config.json").read_text())
+    language = config["vlm_config"]["llm_config"]
+    language["vocab_size"] -= 2
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tiny_bundle.make_weights(folder), str(folder / "model.safetensors"))
+    rows = language["vocab_size"]
+    with pytest.raises(BundleError, match=rf"2 token ids .* {rows} rows: <MOT_NOOP> {rows}, </mot> {rows + 1}"):
+        build_bundle(folder, tmp_path / "bundle", layout=layout)
+    with pytest.raises(ValueError, match=f"no rows {rows - 1} to {rows + 1}"):
+        Checkpoint(folder).rows(EMBEDDING, rows - 1, rows + 1)
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    (folder / "tokenizer.json").unlink()
+    (folder / "ids.json").write_text(json.dumps({
+        "token_ids": vocabulary, "motion_id_0": vocabulary["<motion_id_0>"], "eos_token_id": vocabulary["<|im_end|>"],
+        "num_motion_ids": tiny_bundle.MOTION_IDS}))
+    with pytest.raises(BundleError, match=rf"ids\.json: 2 token ids without a row .* noop {rows}, mot_end {rows + 1}"):
+        build_bundle(folder, tmp_path / "bundle", layout=layout)
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -106,6 +106,11 @@ def test_ids_that_cannot_fit_together_are_refused(change: dict[str, object], mes
         TokenLayout(**(fields | change))  # type: ignore[arg-type]
 
 
+def test_a_no_op_elsewhere_takes_no_motion_id() -> None:
+    layout = TokenLayout(eos=2, mot=10, mot_end=25, noop=40, motion_ids=14)
+    assert layout.motion_id_0 + layout.motion_ids == layout.mot_end
+
+
 def test_a_part_needs_positive_sizes() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         PartLayout("wrist", 2, 0, 8, 512, True)
