@@ -13,6 +13,15 @@ import numpy as np
 from .types import SIDES, FloatArray, MotionChunk, Side
 
 SCHEMA = "beingh0-edge motion 1"
+ARRAYS = {  # what `arrays` holds for each side, in words
+    "t_s": "float64[T], seconds after the picture was taken",
+    "ids": "int32[blocks, ids per block], the N of every <motion_id_N>",
+    "cam_from_wrist": "float32[T, 4, 4], metres: p_cam = cam_from_wrist @ p_wrist; camera x right, y down, z forward",
+    "finger_rotvec_rad": "float32[T, 15, 3], radians, axis-angle; index, middle, little, ring, thumb, three joints each",
+    "keypoints_wrist_m": "float32[T, 21, 3], metres, wrist frame; wrist, then thumb to little, four each, base to tip",
+    "keypoints_cam_m": "float32[T, 21, 3], metres, camera frame; the same points",
+    "betas": "float32[10], MANO shape",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +51,7 @@ class Motion:
         return np.concatenate([chunk.keypoints_cam_m for chunk in self.of(side)])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What `save` writes to the .npz; every name starts with its side."""
+        """What `save` writes to the .npz: `ARRAYS` of each side; every name starts with its side."""
         out: dict[str, np.ndarray] = {}
         for side in self.sides:
             chunks = self.of(side)
@@ -67,6 +76,7 @@ class Motion:
             "settings": self.settings,
             "dt_s": self.dt_s,
             "hands": list(self.sides),
+            "arrays": {f"{side}_{name}": meaning for side in self.sides for name, meaning in ARRAYS.items()},
             "chunks": [
                 {
                     "side": chunk.side,

@@ -160,6 +160,9 @@ def test_a_motion_is_saved_whole_with_its_facts(policy: Policy, tmp_path: Path) 
         np.testing.assert_allclose(saved["left_t_s"], np.arange(30) / 15)
         np.testing.assert_array_equal(saved["left_keypoints_cam_m"], motion.keypoints_cam_m("left"))
     data = json.loads(facts.read_text())
+    assert data["arrays"].keys() == motion.arrays().keys()
+    for name, array in motion.arrays().items():
+        assert data["arrays"][name].startswith(f"{array.dtype}[")
     assert data["settings"] == {"greedy": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "seed": 7,
                                 "seconds": 2}
     assert data["hands"] == ["left", "right"]
