@@ -89,13 +89,28 @@ def test_probe_monitor_and_calibrate(capsys):
     (("record", HAND, "--out", "log.txt"), "ends in .npz"),
     (("calibrate", "leap", "--yes"), "nothing to calibrate"),
     (("replay", HAND, "broken.npz"), "not a log of a hand"),
+    (("replay", HAND, "empty.npz"), "not a log of a hand (the file is empty)"),
+    (("record", HAND, "--out", "no/log.npz"), "the folder no does not exist"),
+    (("record", HAND, "--out", "log.npz", "--seconds", "nan"), "--seconds: expected more than 0"),
+    (("monitor", HAND, "--seconds", "-1"), "--seconds: expected more than 0"),
+    (("close", HAND, "--plot", "a.xyz"), "--plot: expected a name that ends in .png"),
+    (("close", HAND, "--log", "no/log.npz"), "the folder no does not exist"),
+    (("calibrate", HAND, "--yes", "--wait", "-1"), "--wait: expected 0 to 120"),
+    (("close", HAND, "--rate", "fast"), "--rate': expected a number, got 'fast'"),
 ])
 def test_bad_arguments_are_refused_in_one_line(capsys, tmp_path, arguments, words):
     (tmp_path / "broken.npz").write_bytes(b"no log")
+    (tmp_path / "empty.npz").touch()
     status, said = run(capsys, *arguments, "--port", simulated(HAND).port)
     assert status == 2
     assert words in said
-    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1, said  # nothing was opened, so nothing moved
+
+
+def test_a_port_that_is_not_there_is_named_once(capsys):
+    status, said = run(capsys, "probe", "--port", "/dev/nothing")
+    assert status == 2
+    assert said.count("/dev/nothing does not exist") == 1
 
 
 def test_estop_without_a_name_lists_what_runs(capsys):

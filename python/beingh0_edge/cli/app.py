@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .hand_app import bridge, hand
+from .numbers import number, whole_number
 
 # typer wraps, or in newer versions contains, click; both call the base of all usage errors by this name
 CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -32,13 +33,6 @@ app.add_typer(hand, name="hand")
 
 def command() -> Any:
     return typer.main.get_command(app)
-
-
-def _whole_number(text: str | int) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
 
 
 BundleArgument = Annotated[str, typer.Argument(
@@ -94,12 +88,13 @@ def infer(
     task: Annotated[str, typer.Option(help="What to do, e.g. 'pick up the red can'.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     hands: Annotated[str, typer.Option(metavar="left|right|both", help="Which hands move.")] = "right",
-    seconds: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+    seconds: Annotated[int, typer.Option(parser=whole_number, metavar="N",
                                          help="Length of the motion, whole seconds.")] = 1,
-    seed: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+    seed: Annotated[int, typer.Option(parser=whole_number, metavar="N",
                                       help="The same seed gives the same motion.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest id every time.")] = False,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Of the draws; lower is less varied.")] = 1.0,
+    temperature: Annotated[float, typer.Option(parser=number, metavar="T",
+                                               help="Of the draws; lower is less varied.")] = 1.0,
     intrinsics: Annotated[str | None, typer.Option(
         metavar="FX,FY,CX,CY", show_default=False,
         help="The camera of the picture, in its pixels. Without it the bundle's default camera is assumed, "
@@ -133,10 +128,11 @@ def train_nano(
     bundle: Annotated[Path | None, typer.Option(
         help="Also write the finished bundle here.", show_default=False)] = None,
     pictures: Annotated[int | None, typer.Option(
-        help="Pictures to train on (default: the recipe's).", show_default=False)] = None,
+        parser=whole_number, metavar="N", show_default=False,
+        help="Pictures to train on (default: the recipe's).")] = None,
     scenes: Annotated[int | None, typer.Option(
-        help="Scenes to draw (default: the recipe's).", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 2,
+        parser=whole_number, metavar="N", help="Scenes to draw (default: the recipe's).", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Processes that draw pictures.")] = 2,
     device: Annotated[str | None, typer.Option(
         help="cpu or cuda (default: cuda if there is one).", show_default=False)] = None,
 ) -> None:
@@ -153,13 +149,14 @@ def train_nano(
 
 @evaluate.command("nano")
 def eval_nano(
-    episodes: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+    episodes: Annotated[int, typer.Option(parser=whole_number, metavar="N",
                                           help="Held-out scenes per row of the table.")] = 500,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures here.",
                                               show_default=False)] = None,
     bundle: Annotated[str, typer.Option(metavar="BUNDLE", help="The model to measure.")] = "nano",
     main_only: Annotated[bool, typer.Option("--main-only", help="Only the first row: pick, right hand.")] = False,
-    workers: Annotated[int, typer.Option(help="Rows measured at the same time; each takes about one core.")] = 1,
+    workers: Annotated[int, typer.Option(parser=whole_number, metavar="N",
+                                         help="Rows measured at the same time; each takes about one core.")] = 1,
 ) -> None:
     """Does the model follow picture and words?
 
@@ -196,7 +193,7 @@ def bundle_verify(bundle: BundleArgument) -> None:
 def bundle_compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A bundle: the original.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="A bundle of the same model.", show_default=False)],
-    samples: Annotated[int, typer.Option(parser=_whole_number, metavar="N", help="Questions to ask both.")] = 3,
+    samples: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Questions to ask both.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
 ) -> None:
     """What B costs or saves against A.
@@ -233,14 +230,14 @@ def convert(
              "beside F32 fp32.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     report: Annotated[int, typer.Option(
-        parser=_whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "
+        parser=whole_number, metavar="N", help="Measure the bundle on N questions and put report.md into it; for that "
                                                 "the float32 model lies beside it for a while. 0: no report.")] = 3,
     imatrix: Annotated[str, typer.Option(
         metavar="auto|none|FILE", help="Importance of columns for types below 8 bits: measured on prompts and motion, "
                                        "none, or a file of llama.cpp's.")] = "auto",
-    budget: Annotated[float, typer.Option(metavar="SHARE",
+    budget: Annotated[float, typer.Option(parser=number, metavar="SHARE",
                                           help="Q4_MIX: how many more bytes per id it may find.")] = 0.25,
-    questions: Annotated[int, typer.Option(parser=_whole_number, metavar="N",
+    questions: Annotated[int, typer.Option(parser=whole_number, metavar="N",
                                            help="Questions that importance and search are measured on.")] = 8,
     override: Annotated[list[str] | None, typer.Option(
         metavar="PATTERN=TYPE", show_default=False,

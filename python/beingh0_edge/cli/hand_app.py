@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .numbers import number, whole_number
+
 hand = typer.Typer(rich_markup_mode=None, help="Robot hands: which are known, which answers on a port.")
 
 
@@ -23,14 +25,17 @@ Port = Annotated[str, typer.Option(
     metavar="PORT", show_default=False,
     help="Serial port, HOST[:NUMBER], can0, slcan:/dev/ttyACM0, sim:HAND, or bridge:NAME of a running bridge.")]
 Which = Annotated[str, typer.Option(metavar="left|right", help="Which hand it is.")]
-Rate = Annotated[float | None, typer.Option(metavar="HZ", help="Cycles per second (default: the hand's).",
-                                            show_default=False)]
-Baud = Annotated[int | None, typer.Option(metavar="N", help="Default: the hand's.", show_default=False)]
-Id = Annotated[int | None, typer.Option("--id", metavar="N", help="Default: the hand's.", show_default=False)]
+Rate = Annotated[float | None, typer.Option(
+    parser=number, metavar="HZ", help="Cycles per second (default: the hand's).", show_default=False)]
+Baud = Annotated[int | None, typer.Option(
+    parser=whole_number, metavar="N", help="Default: the hand's.", show_default=False)]
+Id = Annotated[int | None, typer.Option(
+    "--id", parser=whole_number, metavar="N", help="Default: the hand's.", show_default=False)]
 HandOptions = Annotated[list[str] | None, typer.Option(
     "--option", metavar="NAME=VALUE", help="Of the hand itself, e.g. force_g=300; may be repeated.",
     show_default=False)]
-Seconds = Annotated[float | None, typer.Option(metavar="S", show_default=False)]
+Seconds = Annotated[float | None, typer.Option(
+    parser=number, metavar="S", help="How long (default: a slow motion, or until Ctrl-C).", show_default=False)]
 Plot = Annotated[Path, typer.Option(metavar="FILE", help="Plot of the motion.")]
 Log = Annotated[Path | None, typer.Option(metavar="FILE", help="Also keep the cycles, for replay.", show_default=False)]
 
@@ -124,7 +129,8 @@ def hand_open(
 @hand.command("close")
 def hand_close(
     name: HandArgument, port: Port, side: Which = "right",
-    amount: Annotated[float, typer.Option(metavar="SHARE", help="Of the way to fully closed, 0 to 1.")] = 1.0,
+    amount: Annotated[float, typer.Option(parser=number, metavar="SHARE",
+                                          help="Of the way to fully closed, 0 to 1.")] = 1.0,
     seconds: Seconds = None, plot: Plot = Path("hand_close.png"), log: Log = None,
     rate: Rate = None, baud: Baud = None, device_id: Id = None, option: HandOptions = None,
 ) -> None:
@@ -138,7 +144,8 @@ def hand_close(
 def hand_jog(
     name: HandArgument,
     joint: Annotated[str, typer.Argument(metavar="JOINT", show_default=False)],
-    degrees: Annotated[float, typer.Argument(metavar="DEGREES", help="From where it is.", show_default=False)],
+    degrees: Annotated[float, typer.Argument(parser=number, metavar="DEGREES", help="From where it is.",
+                                             show_default=False)],
     port: Port, side: Which = "right", seconds: Seconds = None, plot: Plot = Path("hand_jog.png"), log: Log = None,
     rate: Rate = None, baud: Baud = None, device_id: Id = None, option: HandOptions = None,
 ) -> None:
@@ -182,7 +189,7 @@ def hand_replay(
     name: HandArgument,
     recording: Annotated[Path, typer.Argument(metavar="FILE", help="Written by record or --log.", show_default=False)],
     port: Port, side: Which = "right",
-    speed: Annotated[float, typer.Option(metavar="FACTOR", help="1 is as recorded.")] = 1.0,
+    speed: Annotated[float, typer.Option(parser=number, metavar="FACTOR", help="1 is as recorded.")] = 1.0,
     plot: Plot = Path("hand_replay.png"), log: Log = None,
     rate: Rate = None, baud: Baud = None, device_id: Id = None, option: HandOptions = None,
 ) -> None:
@@ -196,7 +203,7 @@ def hand_replay(
 def hand_calibrate(
     name: HandArgument, port: Port, side: Which = "right",
     yes: Annotated[bool, typer.Option("--yes", help="The hand is ready for it.")] = False,
-    wait: Annotated[float, typer.Option(metavar="S", help="How long the hand takes.")] = 15.0,
+    wait: Annotated[float, typer.Option(parser=number, metavar="S", help="How long the hand takes.")] = 15.0,
     rate: Rate = None, baud: Baud = None, device_id: Id = None, option: HandOptions = None,
 ) -> None:
     """The hand's own calibration: an Inspire hand zeroes its force sensors."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import HandError, LimitError, TransportError
+from ..errors import HandError, LimitError, TransportError, TransportTimeout
+from ..files import check_file_target
 from ..firmware_bridge import (
     HANDS,
     Bridge,
@@ -37,6 +38,8 @@ _GENTLE = 0.25        # of the joint's speed, at most, when no time is asked for
 _PEAK = np.pi / 2     # of a cosine ramp's speed over its mean
 _OUTSIDE_RAD = 0.05   # sensors read a little past their ends; a recording may, too
 _POLL_S = 0.5
+_LONGEST_WAIT_S = 120.0
+_PLOTS = (".png", ".jpg", ".pdf", ".svg")
 _FRAME_S = 0.1
 
 
@@ -93,6 +96,11 @@ def probe(hand: str | None, ports: list[str], baud: int | None, device_id: int |
                 with Bridge.open(spec.name, port, baud=baud, device_id=device_id) as found:
                     rows.append((port, spec.name, _brief(found.state)))
                     break
+            except TransportTimeout as error:
+                silent.append(f"{port}: {spec.name}: {error}")
+            except TransportError as error:  # the port itself: no other hand will be found on it
+                silent.append(f"{port}: {error}")
+                break
             except HandError as error:
                 silent.append(f"{port}: {spec.name}: {error}")
     if not rows:
@@ -109,6 +117,7 @@ def _brief(state: HandState) -> str:
 
 def monitor(where: Where, seconds: float | None, write: Callable[[str], None]) -> None:
     """A live view until `seconds` have passed or Ctrl-C; of `bridge:NAME` without a word to the bridge."""
+    _check_seconds(seconds)
     spec = hand_spec(where.hand)
 
     def show(look: Callable[[], HandState]) -> None:
@@ -151,6 +160,8 @@ def record(where: Where, out: Path, seconds: float | None, write: Callable[[str]
     """Writes the cycles of a hand to `out` until `seconds` have passed or Ctrl-C; a plot beside it."""
     if out.suffix != ".npz":
         raise ValueError(f"--out: expected a name that ends in .npz, got {out}")
+    _check_seconds(seconds)
+    check_file_target(out)
     names = hand_spec(where.hand).joint_names
 
     def collect(look: Callable[[], HandLog]) -> HandLog:
@@ -181,6 +192,11 @@ def record(where: Where, out: Path, seconds: float | None, write: Callable[[str]
     picture = out.with_suffix(".png")
     plot_tracking(picture, None, log, float(log.t_s[0]), f"{where.hand} on {where.port}, recorded")
     return f"{len(log.t_s)} cycles over {log.t_s[-1] - log.t_s[0]:.1f} s in {out}, plot in {picture}"
+
+
+def _check_seconds(seconds: float | None) -> None:
+    if seconds is not None and not 0.0 < seconds < np.inf:
+        raise ValueError(f"--seconds: expected more than 0, got {seconds!r}")
 
 
 # -- moving
@@ -217,7 +233,10 @@ def jog(where: Where, joint: str, degrees: float, seconds: float | None, plot: P
 
 def replay(where: Where, recording: Path, speed: float, plot: Path, log_file: Path | None) -> str:
     """Follows the measured angles of a recording: first slowly to where they begin, then at `speed` times theirs."""
-    log, hand, _ = HandLog.load(recording)
+    try:
+        log, hand, _ = HandLog.load(recording)
+    except EOFError:  # numpy's word for an empty file, and typer's for Ctrl-C
+        raise ValueError(f"{recording}: not a log of a hand (the file is empty)") from None
     spec = hand_spec(where.hand)
     if log.joint_names != spec.joint_names:
         raise ValueError(f"{recording} was recorded from {hand}, which has other joints than {where.hand}")
@@ -239,6 +258,11 @@ def _move(where: Where, goal_of: Callable[[Array], Array], seconds: float | None
           then: HandTrajectory | None = None) -> str:
     if seconds is not None and not 0.0 < seconds <= 60.0:
         raise ValueError(f"--seconds: expected more than 0 and up to 60, got {seconds!r}")
+    if plot.suffix.lower() not in _PLOTS:
+        raise ValueError(f"--plot: expected a name that ends in {', '.join(_PLOTS)}, got {plot}")
+    for file in (plot, log_file):
+        if file is not None:
+            check_file_target(file)  # before the hand moves
     with where.open() as hand:
         hand.arm()
         pose = hand.state.q_cmd_rad
@@ -275,6 +299,8 @@ def calibrate(where: Where, confirmed: bool, wait_s: float) -> str:
     spec = hand_spec(where.hand)
     if not spec.calibration:
         raise ValueError(f"{where.hand}: there is nothing to calibrate")
+    if not 0.0 <= wait_s <= _LONGEST_WAIT_S:
+        raise ValueError(f"--wait: expected 0 to {_LONGEST_WAIT_S:g}, got {wait_s!r}")
     if not confirmed:
         raise ValueError(f"this {spec.calibration}; if the hand is ready, add --yes")
     with where.open() as hand:
