@@ -17,7 +17,7 @@ ARRAYS = {  # what `arrays` holds for each side, in words
     "t_s": "float64[T], seconds after the picture was taken",
     "ids": "int32[blocks, ids per block], the N of every <motion_id_N>",
     "cam_from_wrist": "float32[T, 4, 4], metres: p_cam = cam_from_wrist @ p_wrist; camera x right, y down, z forward",
-    "finger_rotvec_rad": "float32[T, 15, 3], radians, axis-angle; index, middle, little, ring, thumb, three joints each",
+    "finger_rotvec_rad": "float32[T, 15, 3], axis-angle, radians; index, middle, little, ring, thumb, three each",
     "keypoints_wrist_m": "float32[T, 21, 3], metres, wrist frame; wrist, then thumb to little, four each, base to tip",
     "keypoints_cam_m": "float32[T, 21, 3], metres, camera frame; the same points",
     "betas": "float32[10], MANO shape",
