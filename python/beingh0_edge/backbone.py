@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 OFFICIAL_MAX_NEW_TOKENS = 3096
 _MOST_ROWS = 16
+_WHOLE, _NUMBER = (int, np.integer), (int, float, np.integer, np.floating)
 Ids = Sequence[int] | npt.NDArray[np.integer]
 
 
@@ -44,12 +45,14 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if self.top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}")
+        if not (isinstance(self.temperature, _NUMBER) and 0 < self.temperature < np.inf):
+            raise ValueError(f"temperature: expected a number above 0, got {self.temperature!r}")
+        if not (isinstance(self.top_k, _WHOLE) and self.top_k >= 1):
+            raise ValueError(f"top_k: expected a whole number from 1 on, got {self.top_k!r}")
+        if not (isinstance(self.top_p, _NUMBER) and 0 < self.top_p <= 1):
+            raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p!r}")
+        if self.seed is not None and not (isinstance(self.seed, _WHOLE) and self.seed >= 0):
+            raise ValueError(f"seed: expected a whole number from 0 on or None, got {self.seed!r}")
 
     def chooser(self) -> Chooser:
         return Chooser(self)

@@ -47,7 +47,9 @@ class Motion:
         return tuple(chunk for chunk in self.chunks if chunk.side == side)
 
     def keypoints_cam_m(self, side: Side) -> FloatArray:
-        """float32[T, 21, 3], all seconds of one hand, camera frame."""
+        """float32[T, 21, 3], all seconds of one hand, metres, camera frame. Raises ValueError for another hand."""
+        if side not in self.sides:
+            raise ValueError(f"side: this motion has {' and '.join(self.sides)}, got {side!r}")
         return np.concatenate([chunk.keypoints_cam_m for chunk in self.of(side)])
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from . import features, preprocess
 from .backbone import Backbone, Ids, Sampling
 from .bundle import Bundle, MotionSpec
-from .errors import BackendError, BundleError
+from .errors import BackendError, BundleError, TokenError
 from .hand_model import HandModel
 from .hub import is_hub_id, local_folder
 from .motion import Motion
@@ -141,8 +141,16 @@ class Policy:
         return MotionChunk(motion, keypoints, start_s, ids, timings)
 
     def decode_block(self, ids: IntArray, side: Side, start_s: float = 0.0) -> MotionChunk:
-        """The motion of one block: int32[ids_per_block], the N of every <motion_id_N>. Raises TokenError."""
-        return self._chunk(np.asarray(ids), side, start_s, Timings(), 0.0)
+        """The motion of one block: int[ids_per_block], the N of every <motion_id_N>.
+
+        Raises TokenError for ids that are no block, ValueError for a side that the bundle does not have.
+        """
+        if side not in self.hands:
+            raise ValueError(f"side: expected {' or '.join(self.hands)}, got {side!r}")
+        ids = np.asarray(ids)
+        if ids.shape != (self._layout.ids_per_block,):
+            raise TokenError(f"ids: expected one block, int[{self._layout.ids_per_block}], got {list(ids.shape)}")
+        return self._chunk(ids, side, start_s, Timings(), 0.0)
 
     def act(self, observation: Observation, proprio: FloatArray) -> FloatArray:
         """Robot mode: picture, instruction and joint positions -> float32[K, action_dim], as in the training

@@ -1,4 +1,4 @@
-"""The words of the package: what goes in, what comes out, what a hand is. All arrays are read-only views.
+"""The words of the package: what goes in, what comes out, what a hand is. Arrays that come out are the caller's.
 
 Frames: `a_from_b` maps coordinates in b to coordinates in a. Camera: x right, y down, z forward.
 Units: metres, radians, seconds; milliseconds only in `Timings`.

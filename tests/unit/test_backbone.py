@@ -194,7 +194,8 @@ def test_one_core_stays_free_by_default() -> None:
 # ---------------------------------------------------------------------------------------------- sampling
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": float("nan")}, {"top_k": 0},
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": float("nan")}, {"top_k": 0}, {"top_k": 1.5},
+                                     {"temperature": "hot"}, {"seed": -1}, {"seed": "x"}, {"seed": 1.5},
                                      {"top_p": 0.0}, {"top_p": 1.1}])
 def test_impossible_sampling_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -12,7 +12,7 @@ import pytest
 import tiny_bundle
 
 from beingh0_edge import Bundle, Observation, Policy
-from beingh0_edge.errors import BackendError, BundleError
+from beingh0_edge.errors import BackendError, BundleError, TokenError
 from beingh0_edge.quantize import build_bundle
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
@@ -118,6 +118,18 @@ def test_unknown_hands_and_empty_instructions_are_refused_at_once(policy: Policy
         policy.stream(observation(intrinsics_px=(0.0, 1.0, 1.0, 1.0)))
     with pytest.raises(ValueError, match="top_k"):
         policy.stream(observation(), greedy=False, top_k=0)
+
+
+def test_one_block_of_one_hand_can_be_decoded_and_nothing_else(policy: Policy) -> None:
+    chunk = policy.generate(observation()).chunks[0]
+    again = policy.decode_block(chunk.ids.tolist(), "right")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.keypoints_cam_m, chunk.keypoints_cam_m)
+    with pytest.raises(TokenError, match=r"expected one block, int\[128\], got \[2, 128\]"):
+        policy.decode_block(np.stack([chunk.ids, chunk.ids]), "right")
+    with pytest.raises(ValueError, match="side: expected left or right, got 'both'"):
+        policy.decode_block(chunk.ids, "both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="this motion has right, got 'left'"):
+        policy.generate(observation()).keypoints_cam_m("left")
 
 
 def test_an_instruction_longer_than_the_context_is_refused(policy: Policy) -> None:
