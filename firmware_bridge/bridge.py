@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _RECENT_CYCLES = 50
 _WHOLE_LOG = 1 << 20
+_USUAL_SHARE = 0.9  # of what a line has room for, unless more is asked for: answers take their time
 
 
 class Bridge:
@@ -62,7 +63,7 @@ class Bridge:
                            for hands on CAN; `sim:NAME[?options]` for a simulated hand; or `bridge:NAME` for a hand
                            that `beingh0 bridge` drives in a process of its own. A serial port that has a stable name
                            (/dev/serial/by-id) is opened by that, so that it is found again after unplugging
-        rate_hz            cycles per second; the hand's default if None
+        rate_hz            cycles per second; if None the hand's default, or what a slower line has room for
         safety             when to stop by itself; the hand's own `HANDS[name].safety` if None
         realtime_priority  SCHED_FIFO priority of the loop, 0 for none
         share              a name under which other processes see the hand and can stop it, also when this one hangs or
@@ -76,10 +77,6 @@ class Bridge:
         spec = hand_spec(name)
         which = check_side(side)
         chosen = spec.checked_options(options)
-        rate = spec.rate_hz if rate_hz is None else rate_hz
-        if not spec.lowest_rate_hz <= rate <= spec.highest_rate_hz:
-            raise ValueError(f"rate_hz: expected {spec.lowest_rate_hz:g} to {spec.highest_rate_hz:g} for {name}, "
-                             f"got {rate!r}")
         address = spec.device_id_of(which) if device_id is None else device_id
         lowest_id, highest_id = spec.device_ids
         if not lowest_id <= address <= highest_id:
@@ -87,6 +84,15 @@ class Bridge:
         line_rate = spec.baud if baud is None else baud
         if not 1200 <= line_rate <= 4_000_000:
             raise ValueError(f"baud: expected 1200 to 4000000, got {line_rate!r}")
+        highest = spec.highest_rate_at_hz(line_rate)
+        if highest < spec.lowest_rate_hz:
+            raise ValueError(f"baud: {name} needs {spec.lowest_rate_hz:g} cycles a second, {line_rate} baud have room "
+                             f"for {highest:.3g}")
+        rate = min(spec.rate_hz, _USUAL_SHARE * highest) if rate_hz is None else rate_hz
+        if not spec.lowest_rate_hz <= rate <= highest:
+            where = f" at {line_rate} baud" if spec.cycle_bytes else ""
+            raise ValueError(f"rate_hz: expected {spec.lowest_rate_hz:g} to {highest:.4g} for {name}{where}, "
+                             f"got {rate!r}")
         if not 0.001 <= reply_timeout_s <= 0.5:
             raise ValueError(f"reply_timeout_s: expected 0.001 to 0.5, got {reply_timeout_s!r}")
         if not 0 <= realtime_priority <= 99:

@@ -35,6 +35,7 @@ ABILITY_HAND = HandSpec(
     device_id=0x50,
     device_ids=(0, 255),
     rate_hz=100.0,
+    cycle_bytes=104,
     highest_rate_hz=400.0,  # 104 bytes per cycle at 460800 baud take 2.26 ms
     error_bits=MappingProxyType({0: "limited or stalled"}),
     options=MappingProxyType({

@@ -57,6 +57,7 @@ REVO2 = HandSpec(
     left_device_id=0x7E,
     rate_hz=100.0,
     highest_rate_hz=150.0,
+    cycle_bytes=66, silences=2,
     error_bits=MappingProxyType({2: "stall"}),
     options=MappingProxyType({
         **_SPEED, **_OPTIONS,
@@ -70,7 +71,7 @@ REVO2 = HandSpec(
 
 REVO2_CANFD = replace(
     REVO2, name="brainco_revo2_canfd", title="BrainCo Revo2 over CAN-FD (SocketCAN, or slcan with b and B frames)",
-    wire="canfd", baud=1_000_000, highest_rate_hz=300.0, driver=_driver("canfd"),
+    wire="canfd", baud=1_000_000, cycle_bytes=0, silences=0, highest_rate_hz=300.0, driver=_driver("canfd"),
     options=MappingProxyType({
         **_SPEED, **_OPTIONS, "master_id": Option(1, "our id in the CAN ids we send", (0, 255)),
     }),
@@ -78,7 +79,8 @@ REVO2_CANFD = replace(
 
 REVO2_CAN = replace(
     REVO2, name="brainco_revo2_can", title="BrainCo Revo2 over CAN 2.0: whole percents, no acknowledgements",
-    wire="can", baud=1_000_000, device_id=1, left_device_id=2, device_ids=(1, 15), highest_rate_hz=300.0,
+    wire="can", baud=1_000_000, cycle_bytes=0, silences=0, device_id=1, left_device_id=2, device_ids=(1, 15),
+    highest_rate_hz=300.0,
     driver=_driver("can"), options=MappingProxyType(_OPTIONS),
 )
 

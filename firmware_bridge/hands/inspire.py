@@ -47,6 +47,7 @@ INSPIRE_RH56 = HandSpec(
     device_id=1,
     rate_hz=100.0,
     highest_rate_hz=198.0,  # 58 bytes per cycle at 115200 baud take 5.03 ms
+    cycle_bytes=58,
     error_bits=MappingProxyType(
         {0: "stall", 1: "over-temperature", 2: "over-current", 3: "motor abnormal", 4: "communication"}
     ),
@@ -68,18 +69,20 @@ _MODBUS_OPTIONS = {
 
 INSPIRE_RH56_MODBUS = replace(
     INSPIRE_RH56, name="inspire_rh56_modbus", title="Inspire RH56 (map A) over Modbus RTU", wire="modbus",
-    rate_hz=50.0, highest_rate_hz=115.0,  # 54 bytes and two silences of 1.75 ms per cycle
+    rate_hz=50.0, highest_rate_hz=115.0, cycle_bytes=54, silences=2,  # 54 bytes and two silences of 1.75 ms per cycle
     options=MappingProxyType({**_MODBUS_OPTIONS, "echoes": Option(
         False, "the adapter repeats what is sent", choices=(False, True))}),
     driver=_driver("modbus"),
 )
 INSPIRE_RH56_TCP = replace(
     INSPIRE_RH56, name="inspire_rh56_tcp", title="Inspire RH56 DFTP, R1 over Modbus TCP", wire="tcp", baud=6000,
+    cycle_bytes=0,
     highest_rate_hz=200.0, options=MappingProxyType(_MODBUS_OPTIONS),
     driver=_driver("tcp"),
 )
 INSPIRE_RH56_CAN = replace(
     INSPIRE_RH56, name="inspire_rh56_can", title="Inspire RH56 (map A) over CAN (SocketCAN or slcan)", wire="can",
+    cycle_bytes=0,
     highest_rate_hz=400.0, driver=_driver("can"),
 )
 

@@ -43,6 +43,7 @@ LEAP = HandSpec(
     baud=4_000_000,
     device_id=1,  # not used: the servos have ids 0 to 15
     rate_hz=100.0,
+    cycle_bytes=356,
     highest_rate_hz=1000.0,  # 356 bytes per cycle at 4 Mbaud take 0.89 ms; USB adapters stop at about 500 Hz
     error_bits=MappingProxyType({
         0: "voltage", 2: "overheating", 3: "encoder", 4: "electrical shock", 5: "overload", 8: "bus watchdog"

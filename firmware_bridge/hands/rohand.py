@@ -41,6 +41,7 @@ ROHAND = HandSpec(
     device_id=2,
     device_ids=(1, 247),
     rate_hz=60.0,  # what the maker quotes for commands at this baud
+    cycle_bytes=54, silences=2,
     highest_rate_hz=85.0,  # 54 bytes and two silences of 1.75 ms on either side of a cycle
     error_bits=MappingProxyType({3: "over-current", 5: "stuck"}),
     options=MappingProxyType({

@@ -95,6 +95,8 @@ class HandSpec:
     baud            of the serial line; the TCP port of a hand on a network; 0 where neither matters
     device_id       of a right hand; left_device_id: of a left one, where that differs
     device_ids      the lowest and highest a hand may have
+    cycle_bytes     on a serial line, of a pose read and one written: what bounds the rate there; 0 elsewhere
+    silences        that a cycle keeps besides, as Modbus RTU wants them
     driver          makes the driver that speaks to it; opens nothing yet
     error_bits      names of the bits in `HandState.error_bits`
     safe_stop       what the hand does on a stop, a fault and an e-stop
@@ -116,6 +118,8 @@ class HandSpec:
     source: str
     left_device_id: int | None = None
     lowest_rate_hz: float = 10.0
+    cycle_bytes: int = 0
+    silences: int = 0
     device_ids: tuple[int, int] = (1, 254)
     safe_stop: str = "the measured pose becomes the target"
     calibration: str = ""
@@ -124,6 +128,13 @@ class HandSpec:
     def device_id_of(self, side: Side) -> int:
         """The id a hand of this side has unless it was changed."""
         return self.left_device_id if side == "left" and self.left_device_id is not None else self.device_id
+
+    def highest_rate_at_hz(self, baud: int) -> float:
+        """Cycles per second that a line of this speed has room for."""
+        if not self.cycle_bytes:
+            return self.highest_rate_hz
+        byte_s = 10 / baud
+        return min(self.highest_rate_hz, 1 / (self.cycle_bytes * byte_s + self.silences * max(0.00175, 4 * byte_s)))
 
     def checked_options(self, given: Mapping[str, OptionValue]) -> Options:
         """All options with their values. Raises TypeError for an unknown one, ValueError for a bad value."""

@@ -417,6 +417,8 @@ def test_a_fully_closed_hand_is_recognised_all_the_same():
         ({"rate_hz": 0}, "rate_hz: expected 10 to 198"),
         ({"rate_hz": float("nan")}, "rate_hz"),
         ({"rate_hz": 500}, "rate_hz"),
+        ({"rate_hz": 100, "baud": 19200}, r"rate_hz: expected 10 to 33\.1 for inspire_rh56 at 19200 baud, got 100"),
+        ({"baud": 4800}, "needs 10 cycles a second, 4800 baud have room for 8.28"),
         ({"device_id": 0}, "device_id"),
         ({"baud": 7}, "baud"),
         ({"speed": 2000}, "speed"),
@@ -439,3 +441,13 @@ def test_safety_values_out_of_bounds_are_refused():
                    {"hold_after_s": 1.0, "freeze_after_s": 0.5}, {"error_rate": 1.0}):
         with pytest.raises(ValueError, match="Safety"):
             Safety(**values)
+
+
+def test_a_slow_line_is_driven_at_the_rate_it_has_room_for():
+    with start_simulator("sim:inspire_rh56?baud=19200") as simulator, \
+            Bridge.open("inspire_rh56", port=simulator.port, baud=19200) as hand:
+        hand.arm()
+        # Longer than an error report may be old; a pose that becomes stale would stop it.
+        hand.follow(move(SPEC.joint_names, 0.5 * SPEC.upper_rad, 3.0), blocking=True)
+        assert hand.state.state in ("active", "hold")
+        assert hand.state.q_cmd_rad == pytest.approx(0.5 * SPEC.upper_rad, abs=1e-6)

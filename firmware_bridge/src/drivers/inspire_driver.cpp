@@ -17,6 +17,7 @@ constexpr int kPlausibleOvershoot = 100;  // sensors read a little past their en
 constexpr std::size_t kSixWords = 2 * kJoints;
 constexpr int kConnectTries = 3;
 constexpr std::uint64_t kMostPeriodsLate = 2;  // of an errand that waits for a cycle with room
+constexpr double kRoomForErrands_hz = 60.0;
 constexpr double kSpareTime = 1.15;  // a cycle needs more than the bare wire time
 
 bool plausible(const std::int16_t* words, int full) {
@@ -41,11 +42,12 @@ InspireDriver::InspireDriver(std::unique_ptr<InspireWire> wire, const InspireSet
       tight_(1.0 / settings.rate_hz < kSpareTime * seconds(3 * wire_->exchange_time())),
       spare_(wire_->exchange_time()) {
   const double rate = settings.rate_hz;
+  const double share = std::clamp(rate / kRoomForErrands_hz, 0.5, 1.0);  // on slow lines the pose goes first
   errands_ = {{
-      {News::health, map_a::error, 12, cycles_between(rate, tight_ ? 5 : 10), 0},
-      {News::current, map_a::current, 12, cycles_between(rate, tight_ ? 2 : 5), 1},
-      {News::temperature, map_a::temperature, 6, cycles_between(rate, tight_ ? 2 : 5), 3},
-      {News::force, map_a::force_actual, 12, cycles_between(rate, tight_ ? 5 : 50), 0},
+      {News::health, map_a::error, 12, cycles_between(rate, tight_ ? 5 * share : 10), 0},
+      {News::current, map_a::current, 12, cycles_between(rate, tight_ ? 2 * share : 5), 1},
+      {News::temperature, map_a::temperature, 6, cycles_between(rate, tight_ ? 2 * share : 5), 3},
+      {News::force, map_a::force_actual, 12, cycles_between(rate, tight_ ? 5 * share : 50), 0},
   }};
 }
 
@@ -111,7 +113,8 @@ Outcome InspireDriver::write_words(std::uint16_t address, const std::int16_t* wo
 }
 
 Outcome InspireDriver::read_pose(std::uint64_t cycle, Joints& q_rad) {
-  if (tight_ && errand_due(cycle)) return Outcome::nothing;
+  instead_ = tight_ && !instead_ && errand_due(cycle);  // never twice in a row, or the pose becomes stale
+  if (instead_) return Outcome::nothing;
   std::int16_t words[kJoints];
   const Nanos begin = monotonic_now();
   const Outcome outcome = read_words(map_a::angle_actual, words);
@@ -151,7 +154,7 @@ Outcome InspireDriver::read_news(std::uint64_t cycle, Nanos until, Telemetry& te
   for (Errand& errand : errands_)  // the one whose turn ends first
     if (errand.next_cycle <= cycle && (!due || errand.next_cycle + errand.every_cycles < due->next_cycle + due->every_cycles))
       due = &errand;
-  if (!due) return Outcome::nothing;
+  if (!due || (tight_ && !instead_)) return Outcome::nothing;
   const std::uint64_t patience = kMostPeriodsLate * due->every_cycles;
   if (!tight_ && cycle < due->next_cycle + patience && !spare_.enough(monotonic_now(), until)) return Outcome::nothing;
   // On from when it was due, so that waiting does not make it rarer.

@@ -50,6 +50,7 @@ class InspireDriver final : public Driver {
   std::uint64_t implausible_ = 0;
   // At high rates a cycle has no room for a third transaction: an errand then replaces the pose reading.
   const bool tight_;
+  bool instead_ = false;  // of the pose an errand, in this cycle
   SpareTime spare_;
   std::array<Errand, 4> errands_;
 };
