@@ -229,6 +229,8 @@ def check_request(bundle: Bundle, seconds: int, hands: str) -> None:
             raise _lacks(bundle, f"{side} hand model")
     if m.motion is None:
         raise _lacks(bundle, "motion tokenizer")
+    if m.tokenizer is None:
+        raise _lacks(bundle, "text tokenizer")
     whole = isinstance(seconds, (int, np.integer)) and not isinstance(seconds, bool)
     if not whole or not 1 <= seconds <= m.max_seconds:
         raise ValueError(f"seconds: expected a whole number from 1 to {m.max_seconds}, got {seconds!r}")

@@ -284,6 +284,8 @@ def test_the_command_writes_whole_folders_only(tmp_path: Path, capsys: pytest.Ca
     given = [str(made.folder), "--tokenizer", "+".join(map(str, made.tokenizer_folders)), "--out", str(tmp_path / "o")]
     assert main(["export", *given, "--static", "30,40", "--no-check"]) == 0
     assert "language_decode.onnx" in capsys.readouterr().out
+    assert main(["export", *given, "--static", "40,30"]) == FAILED
+    assert "a longer cache, got '40,30'" in capsys.readouterr().err
     assert main(["export", *given]) == FAILED
     assert "already exists" in capsys.readouterr().err
     assert main(["export", *given, "--overwrite", "--language", "int4"]) == 0

@@ -27,7 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules it brings
     "hand": ("skimage", "scipy"),
     "viz": ("rerun",),
     "bench": ("torch", "smplx", "dex_retargeting"),
-    "clients": ("dynamixel_sdk", "minimalmodbus", "can", "ah_wrapper", "bc_stark_sdk"),
+    "clients": ("dynamixel_sdk", "minimalmodbus", "pymodbus", "can", "ah_wrapper", "bc_stark_sdk"),
     "test": ("pytest", "pytest_timeout", "hypothesis"),
 }
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "llama-cpp-python", "onnxruntime", "tokenizers",

@@ -33,6 +33,8 @@ class Request:
             prompt, cache = (int(part) for part in self.static.split(","))
         except ValueError:
             raise ValueError(f"--static: expected PROMPT,CACHE, two numbers of tokens, got {self.static!r}") from None
+        if not 1 <= prompt < cache:
+            raise ValueError(f"--static: expected a prompt of 1 token or more and a longer cache, got {self.static!r}")
         return prompt, cache
 
 
