@@ -13,7 +13,7 @@ from typing import Literal
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import whole, wholes
+from beingh0_edge.firmware_bridge.codec_checks import as_bytes, whole, wholes
 
 JOINTS = 6
 COUNTS_PER_DEGREE = 32767 / 150
@@ -129,7 +129,8 @@ class AbilityHandCodec:
         if touch_order not in ("low_nibble_first", "high_nibble_first"):
             raise ValueError(f"touch_order: expected low_nibble_first or high_nibble_first, got {touch_order!r}")
         try:
-            return AbilityReply(*_bridge.ability_parse(bytes(frame), stuffing, touch_order == "high_nibble_first"))
+            high_first = touch_order == "high_nibble_first"
+            return AbilityReply(*_bridge.ability_parse(as_bytes("frame", frame), stuffing, high_first))
         except ValueError as problem:
             raise PacketError(f"{self.name}: {problem}", self.name) from None
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import CanFrame, can_frame, whole, wholes
+from beingh0_edge.firmware_bridge.codec_checks import CanFrame, as_bytes, can_frame, whole, wholes
 from beingh0_edge.firmware_bridge.codec_modbus import (
     READ_HOLDING,
     READ_INPUT,
@@ -194,7 +194,7 @@ class BraincoCanFdCodec:
 
     def wrap(self, request: bytes, *, master_id: int = 1) -> CanFrame:
         """(CAN id, data) of any RTU request, such as those of codec("brainco_revo2"). Raises ValueError."""
-        return _bridge.brainco_canfd_wrap(whole("master_id", master_id, 0, 255), bytes(request))
+        return _bridge.brainco_canfd_wrap(whole("master_id", master_id, 0, 255), as_bytes("request", request))
 
     def parse(
         self, frame: CanFrame | int, data: bytes | None = None, *, request: CanFrame | None = None
@@ -303,7 +303,7 @@ class BraincoCanCodec:
         self, command: int, data: bytes, device_id: int = 1, *, finger: int = _ALL_FINGERS
     ) -> CanFrame:
         """Any command (0 to 15) with up to 8 bytes as they are. Raises ValueError."""
-        payload = bytes(data)
+        payload = as_bytes("data", data)
         whole("number of data bytes", len(payload), 0, 8)
         return _bridge.brainco_can_message(
             _slave(device_id),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import whole, wholes
+from beingh0_edge.firmware_bridge.codec_checks import as_bytes, as_list, is_bytes, whole, wholes
 
 BROADCAST_ID = 254
 MOST_FRAME_BYTES = 1024
@@ -85,15 +85,15 @@ class DynamixelCodec:
 
     name = "dynamixel"
 
-    def ping(self, device_id: int) -> bytes:
-        """Asks one servo, or all of them (254), for model number and firmware version."""
+    def ping(self, device_id: int = 1) -> bytes:
+        """Asks one servo (1 is the factory's id), or all of them (254), for model number and firmware version."""
         return _bridge.dynamixel_plain(_addressed(device_id), _PING)
 
-    def read(self, address: int, count: int, device_id: int) -> bytes:
+    def read(self, address: int, count: int, device_id: int = 1) -> bytes:
         """Asks one servo for `count` bytes from `address` on."""
         return _bridge.dynamixel_read(_servo(device_id), _address(address), _count(count))
 
-    def write(self, address: int, values: Contents, device_id: int) -> bytes:
+    def write(self, address: int, values: Contents, device_id: int = 1) -> bytes:
         """Writes registers from `address` on, of one servo or of all (254, unanswered)."""
         payload = _payload(_address(address), values)
         return _bridge.dynamixel_write(_addressed(device_id), address, payload, False)
@@ -119,10 +119,11 @@ class DynamixelCodec:
         """As `sync_read`, but the servos join their answers into one status with id 254."""
         return _bridge.dynamixel_sync_read(_address(address), _count(count), _servos(device_ids), True)
 
-    def sync_write(self, address: int, values: Mapping[int, Contents]) -> bytes:
-        """Writes the same registers of several servos at once: {device id: contents}. Nobody answers."""
-        ids = _servos(tuple(values))
-        payloads = [_payload(_address(address), one) for one in values.values()]
+    def sync_write(self, address: int, values: Mapping[int, Contents] | Sequence[tuple[int, Contents]]) -> bytes:
+        """Writes the same registers of several servos at once: {device id: contents}, or such pairs. Nobody answers."""
+        pairs = list(values.items() if isinstance(values, Mapping) else values)
+        ids = _servos([device_id for device_id, _ in pairs])
+        payloads = [_payload(_address(address), contents) for _, contents in pairs]
         lengths = sorted({len(payload) for payload in payloads})
         if len(lengths) > 1:
             raise ValueError(f"values: expected the same number of bytes for each id, got {lengths}")
@@ -148,7 +149,7 @@ class DynamixelCodec:
         Without `count` it is split only if the crc after each part proves the split, which takes two servos
         or more; otherwise `parts` is empty. Raises PacketError saying what is damaged.
         """
-        frame = bytes(frame)
+        frame = as_bytes("frame", frame)
         try:
             device_id, error, data = _bridge.dynamixel_parse(frame)
         except ValueError as problem:
@@ -239,11 +240,11 @@ def _servos(device_ids: Sequence[int]) -> bytes:
 
 
 def _payload(address: int, values: Contents) -> bytes:
-    if isinstance(values, (bytes, bytearray, memoryview)):
+    if is_bytes(values):
         payload = bytes(values)
     else:
         payload = b""
-        for value in values if isinstance(values, Sequence) else (values,):
+        for value in as_list(values):
             register = address + len(payload)
             if register not in REGISTERS:
                 raise ValueError(f"register {register} is not in the X series table: write bytes instead")
@@ -251,8 +252,8 @@ def _payload(address: int, values: Contents) -> bytes:
             if register in READ_ONLY:
                 raise ValueError(f"register {register} ({name}) is read only")
             bits = 8 * width
-            whole(f"register {register} ({name})", value, -(1 << bits - 1), (1 << bits) - 1)
-            payload += (value % (1 << bits)).to_bytes(width, "little")
+            number = whole(f"register {register} ({name})", value, -(1 << bits - 1), (1 << bits) - 1)
+            payload += (number % (1 << bits)).to_bytes(width, "little")
     if not payload:
         raise ValueError("values: expected at least one byte, got none")
     return payload

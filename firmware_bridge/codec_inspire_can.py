@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import INSPIRE_BYTE_REGISTERS, CanFrame, can_frame, whole
+from beingh0_edge.firmware_bridge.codec_checks import (
+    INSPIRE_BYTE_REGISTERS,
+    CanFrame,
+    as_bytes,
+    as_list,
+    can_frame,
+    inspire_values,
+    is_bytes,
+    whole,
+)
 
 MOST_BYTES = 8  # of one frame
 _MOST_ADDRESS = 4095
@@ -31,10 +40,8 @@ class InspireCanReply:
 
     @property
     def values(self) -> npt.NDArray[np.int16]:
-        """int16[n]: the data as little-endian words. Raises ValueError if they are not whole words."""
-        if len(self.data) % 2:
-            raise ValueError(f"{len(self.data)} bytes are not whole 16-bit words")
-        return np.frombuffer(self.data, dtype="<i2").astype(np.int16)
+        """int16[n]: a number per register, be it a byte or a word. Raises ValueError if `data` are both."""
+        return inspire_values(self.address, self.data)
 
 
 class InspireCanCodec:
@@ -61,20 +68,20 @@ class InspireCanCodec:
         return _one_or_all([_bridge.inspire_can_read(wrist, device_id, at, size) for at, size in spans])
 
     def write(
-        self, address: int, values: bytes | Sequence[int], device_id: int = 1, *, wrist: bool = False
+        self, address: int, values: bytes | int | Sequence[int], device_id: int = 1, *, wrist: bool = False
     ) -> CanFrame | list[CanFrame]:
         """Writes bytes as they are, or integers: one byte for a byte register, else int16.
 
         Returns (CAN id, data), or a list of them for more than 8 bytes. Raises ValueError.
         """
-        if isinstance(values, (bytes, bytearray, memoryview)):
+        if is_bytes(values):
             payload = bytes(values)
         elif address in self.BYTE_REGISTERS:
-            payload = bytes(whole(f"values[{i}]", value, 0, 255) for i, value in enumerate(values))
+            payload = as_bytes("values", as_list(values))
         else:
             payload = b"".join(
                 whole(f"values[{i}]", value, -0x8000, 0x7FFF).to_bytes(2, "little", signed=True)
-                for i, value in enumerate(values)
+                for i, value in enumerate(as_list(values))
             )
         device_id, spans = _device_id(device_id), _spans(address, len(payload))
         frames = []
@@ -129,7 +136,7 @@ class InspireCanCodec:
     def from_stick(self, frame: bytes) -> CanFrame:
         """(CAN id, data) of one whole frame from the USB-CAN stick. Raises PacketError."""
         try:
-            return _bridge.inspire_stick_unwrap(bytes(frame))
+            return _bridge.inspire_stick_unwrap(as_bytes("frame", frame))
         except ValueError as error:
             raise PacketError(f"{self.name}: stick: {error}", self.name) from None
 

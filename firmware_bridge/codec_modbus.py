@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from beingh0_edge.errors import HandFault, PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import whole
+from beingh0_edge.firmware_bridge.codec_checks import as_bytes, as_list, is_bytes, whole
 
 READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_MANY = 0x03, 0x04, 0x06, 0x10
 MOST_READ_REGISTERS, MOST_WRITTEN_REGISTERS = 125, 123
@@ -31,7 +31,7 @@ EXCEPTION_NAMES: Mapping[int, str] = MappingProxyType(
     }
 )
 
-Contents = bytes | Sequence[int]
+Contents = bytes | int | Sequence[int]
 ByteOrder = Literal["low_first", "high_first", "word_per_finger"]
 
 
@@ -146,7 +146,7 @@ class ModbusRtuCodec:
 
     def _payload(self, address: int, values: Contents) -> bytes:
         address = whole("address", address, 0, 0xFFFF)
-        if isinstance(values, (bytes, bytearray, memoryview)):
+        if is_bytes(values):
             payload = bytes(values)
             if len(payload) % 2:
                 raise ValueError(f"values: expected whole registers of 2 bytes, got {len(payload)} bytes")
@@ -156,7 +156,7 @@ class ModbusRtuCodec:
                     whole(f"values[{i}] (register {address + i})", value, *self.value_range(address + i))
                     & 0xFFFF
                 ).to_bytes(2, "big")
-                for i, value in enumerate(values)
+                for i, value in enumerate(as_list(values))
             )
         if not 1 <= len(payload) // 2 <= MOST_WRITTEN_REGISTERS:
             raise ValueError(
@@ -191,10 +191,9 @@ class ModbusRtuCodec:
         return _bridge.modbus_request(tcp, transaction, device_id, function, address, count, payload)
 
     def _parse(self, tcp: bool, frame: bytes, request: bytes | None) -> ModbusReply:
+        got, asked = as_bytes("frame", frame), None if request is None else as_bytes("request", request)
         try:
-            transaction, device_id, function, exception, address, count, data = _bridge.modbus_parse(
-                tcp, bytes(frame), None if request is None else bytes(request)
-            )
+            transaction, device_id, function, exception, address, count, data = _bridge.modbus_parse(tcp, got, asked)
         except ValueError as error:
             raise PacketError(f"{self.name}: {error}", self.name) from None
         except TypeError as error:

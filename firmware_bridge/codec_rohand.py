@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import CanFrame, whole
+from beingh0_edge.firmware_bridge.codec_checks import CanFrame, as_bytes, whole
 from beingh0_edge.firmware_bridge.codec_modbus import READ_HOLDING, WRITE_MANY, WRITE_ONE, ModbusRtuCodec
 
 # Register 1006, to be read after exception 4 ("device failure").
@@ -79,7 +79,7 @@ class RohandSerialCodec:
 
     def message(self, command: int, data: bytes = b"", device_id: int = 2, *, master_id: int = 1) -> bytes:
         """One command (0 to 127) with 0 to 255 bytes. Raises ValueError."""
-        payload = bytes(data)
+        payload = as_bytes("data", data)
         whole("number of data bytes", len(payload), 0, 255)
         return _bridge.rohand_serial_message(
             whole("device_id", device_id, 0, 255),
@@ -97,7 +97,7 @@ class RohandSerialCodec:
     def parse(self, frame: bytes) -> RohandSerialReply:
         """One whole reply (from CAN: the pieces joined). Raises PacketError saying what is damaged."""
         try:
-            master_id, device_id, command, error, data = _bridge.rohand_serial_parse(bytes(frame))
+            master_id, device_id, command, error, data = _bridge.rohand_serial_parse(as_bytes("frame", frame))
         except ValueError as problem:
             raise PacketError(f"{self.name}: {problem}", self.name) from None
         return RohandSerialReply(device_id, master_id, command, data, error)

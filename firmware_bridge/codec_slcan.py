@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from beingh0_edge.errors import PacketError
 from beingh0_edge.firmware_bridge import _bridge
-from beingh0_edge.firmware_bridge.codec_checks import whole
+from beingh0_edge.firmware_bridge.codec_checks import as_bytes, whole
 
 BITRATE_COMMANDS: Mapping[int, bytes] = MappingProxyType(
     {
@@ -93,13 +93,13 @@ class SlcanCodec:
 
     def data_frame(self, can_id: int, data: bytes, *, extended: bool = False) -> bytes:
         """Sends 0 to 8 bytes; id up to 7FF, or 1FFFFFFF if extended. Raises ValueError."""
-        payload = bytes(data)
+        payload = as_bytes("data", data)
         size = whole("number of data bytes", len(payload), 0, 8)
         return _bridge.slcan_encode(_can_id(can_id, extended), extended, False, False, size, payload)
 
     def fd_frame(self, can_id: int, data: bytes, *, extended: bool = False) -> bytes:
         """Sends a CAN-FD frame of 0 to 8, 12, 16, 20, 24, 32, 48 or 64 bytes. Raises ValueError."""
-        payload = bytes(data)
+        payload = as_bytes("data", data)
         if len(payload) not in FD_SIZES:
             sizes = ", ".join(map(str, FD_SIZES))
             raise ValueError(f"number of data bytes: expected one of {sizes}, got {len(payload)}")
@@ -113,7 +113,7 @@ class SlcanCodec:
 
     def parse(self, line: bytes) -> SlcanLine:
         """One line with its CR, or the single BEL. Raises PacketError saying what is damaged."""
-        line = bytes(line)
+        line = as_bytes("line", line)
         if line == b"\a":
             return SlcanLine("error")
         if line[-1:] != b"\r":

@@ -15,7 +15,14 @@ from beingh0_edge.firmware_bridge import _bridge
 from beingh0_edge.firmware_bridge.codec_ability import AbilityHandCodec
 from beingh0_edge.firmware_bridge.codec_allegro import AllegroV4Codec, AllegroV5Codec
 from beingh0_edge.firmware_bridge.codec_brainco import BraincoCanCodec, BraincoCanFdCodec, BraincoCodec
-from beingh0_edge.firmware_bridge.codec_checks import INSPIRE_BYTE_REGISTERS
+from beingh0_edge.firmware_bridge.codec_checks import (
+    INSPIRE_BYTE_REGISTERS,
+    as_bytes,
+    as_list,
+    inspire_values,
+    is_bytes,
+    whole,
+)
 from beingh0_edge.firmware_bridge.codec_dynamixel import DynamixelCodec, LeapCodec
 from beingh0_edge.firmware_bridge.codec_inspire_can import InspireCanCodec
 from beingh0_edge.firmware_bridge.codec_linkerhand import (
@@ -45,10 +52,13 @@ class RegisterReply:
 
     @property
     def values(self) -> npt.NDArray[np.int16]:
-        """int16[n]: the data as little-endian words. Raises ValueError if they are not whole words."""
-        if len(self.data) % 2:
-            raise ValueError(f"{len(self.data)} bytes are not whole 16-bit words")
-        return np.frombuffer(self.data, dtype="<i2").astype(np.int16)
+        """int16[n]: a number per register, be it a byte or a word; of a write the byte that acknowledges it.
+
+        Raises ValueError if `data` are both.
+        """
+        if self.kind == "write":
+            return np.frombuffer(self.data, dtype=np.uint8).astype(np.int16)
+        return inspire_values(self.address, self.data)
 
 
 class InspireRs485Codec:
@@ -61,17 +71,15 @@ class InspireRs485Codec:
 
     def read(self, address: int, count: int, device_id: int = 1) -> bytes:
         """The request for `count` bytes from `address` on. Raises ValueError."""
-        if not 1 <= count <= 252:
-            raise ValueError(f"count: expected 1 to 252 bytes, got {count}")
-        return _bridge.inspire_rs485_read(_device_id(device_id, 254), _address(address), count)
+        return _bridge.inspire_rs485_read(_device_id(device_id), _address(address), whole("count", count, 1, 252))
 
-    def write(self, address: int, values: bytes | Sequence[int], device_id: int = 1) -> bytes:
+    def write(self, address: int, values: bytes | int | Sequence[int], device_id: int = 1) -> bytes:
         """The request that writes bytes as they are, or integers: one byte for a byte register, else int16.
 
         Raises ValueError for an integer that does not fit.
         """
         address = _address(address)
-        if isinstance(values, (bytes, bytearray, memoryview)):
+        if is_bytes(values):
             payload = bytes(values)
         elif address in self.BYTE_REGISTERS:
             payload = _pack(values, "<u1")
@@ -79,31 +87,27 @@ class InspireRs485Codec:
             payload = _pack(values, "<i2")
         if not 1 <= len(payload) <= 252:
             raise ValueError(f"values: expected 1 to 252 bytes, got {len(payload)}")
-        return _bridge.inspire_rs485_write(_device_id(device_id, 254), address, payload)
+        return _bridge.inspire_rs485_write(_device_id(device_id), address, payload)
 
     def parse(self, frame: bytes) -> RegisterReply:
         """One whole reply. Raises PacketError saying what is damaged."""
         try:
-            device_id, command, address, data = _bridge.inspire_rs485_parse(bytes(frame))
+            device_id, command, address, data = _bridge.inspire_rs485_parse(as_bytes("frame", frame))
         except ValueError as error:
             raise PacketError(f"inspire_rh56: {error}", "inspire_rh56") from None
         return RegisterReply(device_id, "read" if command == 0x11 else "write", address, data)
 
 
-def _device_id(value: int, highest: int) -> int:
-    if not 1 <= value <= highest:
-        raise ValueError(f"device_id: expected 1 to {highest}, got {value}")
-    return value
+def _device_id(value: int) -> int:
+    return whole("device_id", value, 1, 254)
 
 
 def _address(value: int) -> int:
-    if not 0 <= value <= 0xFFFF:
-        raise ValueError(f"address: expected 0 to 65535, got {value}")
-    return value
+    return whole("address", value, 0, 0xFFFF)
 
 
-def _pack(values: Sequence[int], dtype: str) -> bytes:
-    wide = np.asarray(values)
+def _pack(values: int | Sequence[int], dtype: str) -> bytes:
+    wide = np.asarray(as_list(values))
     if wide.ndim != 1 or wide.dtype.kind not in "iu":
         raise ValueError(f"values: expected a flat sequence of integers, got {values!r}")
     info = np.iinfo(dtype)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,3 +183,40 @@ def test_a_head_in_the_noise_with_a_huge_length_does_not_hide_the_reply_behind_i
     stream.feed(b"\x90\xeb\x01\xff" + ANGLES)
     assert take_angles(stream) == ANGLES[7:-1]
     assert stream.counts["truncated"] == 1
+
+
+def test_arguments_may_be_numpys_and_one_number_needs_no_list():
+    inspire, dynamixel, rtu, can = (codec(name) for name in ("inspire_rh56", "dynamixel", "inspire_rh56_modbus",
+                                                             "inspire_rh56_can"))
+    angles = [500, 500, -1, 0, 500, 500]
+    for hand in (inspire, rtu, can):
+        assert hand.write(np.int64(1486), np.array(angles), device_id=np.uint8(1)) == hand.write(1486, angles)
+        assert hand.write(1492, 600) == hand.write(1492, [600])
+        assert hand.write(1004, 1) == hand.write(1004, [1])
+    goal = dynamixel.write(116, 512)
+    assert dynamixel.write(116, np.int32(512)) == dynamixel.write(116, np.array([512])) == goal
+    pairs = [(np.int64(1), np.int64(150)), (2, 170)]
+    assert dynamixel.sync_write(116, pairs) == dynamixel.sync_write(116, {1: 150, 2: 170})
+
+
+def test_a_reply_may_come_as_any_bytes_but_not_as_a_number_or_a_text():
+    reply = bytes.fromhex("90EB0209114606000000060000 6E")
+    for form in (list(reply), np.frombuffer(reply, np.uint8), np.array(list(reply)), memoryview(reply)):
+        assert codec("inspire_rh56").parse(form).data == reply[7:-1]
+    for name in ("inspire_rh56", "modbus_rtu", "dynamixel", "ability_hand", "slcan", "rohand_serial"):
+        for wrong in (8, "90EB", None):
+            with pytest.raises(TypeError, match="expected bytes, got"):
+                codec(name).parse(wrong)
+
+
+def test_registers_of_one_byte_are_read_as_bytes():
+    inspire = codec("inspire_rh56")
+    reply = inspire.parse(bytes.fromhex("90EB0209114606000000060000 6E"))
+    assert reply.values.tolist() == [0, 0, 0, 6, 0, 0]  # ERROR: a byte per finger
+    assert codec("inspire_rh56_can").parse(1606 << 14 | 1, reply.data).values.tolist() == [0, 0, 0, 6, 0, 0]
+    # The action sequences' save and run stand side by side: a word for one would overwrite the other.
+    assert inspire.write(2321, [1]) == bytes.fromhex("EB9001041211090132")
+    # CURRENT and ERROR in one reading: words and bytes.
+    both = bytes([0x90, 0xEB, 1, 3 + 24, 0x11, 0x3A, 0x06, *range(24)])
+    with pytest.raises(ValueError, match="words and single bytes"):
+        _ = inspire.parse(both + bytes([sum(both[2:]) & 0xFF])).values
