@@ -41,7 +41,7 @@ from beingh0_edge.cli.samples import calibration_frames, samples_for  # noqa: E4
 from beingh0_edge.files import write_json  # noqa: E402
 from beingh0_edge.preprocess import IMAGE_MEAN, IMAGE_STD, OFFICIAL_CAMERA, OFFICIAL_RAW_CAMERA  # noqa: E402
 from beingh0_edge.quantize.config import ModelConfig, read_config  # noqa: E402
-from beingh0_edge.quantize.int8_vision import quantize_dynamic, quantize_static, save_prepared  # noqa: E402
+from beingh0_edge.quantize.int8_vision import quantize  # noqa: E402
 from beingh0_edge.quantize.measure import Errors, Sample  # noqa: E402
 from beingh0_edge.quantize.tensor_names import PROJECTOR, VISION, expected_shapes  # noqa: E402
 from beingh0_edge.quantize.write_onnx import VISION_PRECISIONS, write_vision  # noqa: E402
@@ -104,11 +104,11 @@ def bundle_towers(bundle: Bundle, folder: Path) -> dict[str, Path]:
     if m.vision.precision not in ("fp32", "fp16"):
         raise ValueError(f"{bundle.root}: its vision tower is {m.vision.precision}; expected fp32 or fp16")
     exact = folder / "fp32.onnx"
-    save_prepared(_unpacked(onnx.load(str(bundle.path(m.vision.file)))), exact)
+    onnx.save_model(_unpacked(onnx.load(str(bundle.path(m.vision.file)))), str(exact))
     files = {"fp32": exact, "fp16": bundle.path(m.vision.file), "int8": folder / "int8.onnx",
              "int8_dynamic": folder / "int8_dynamic.onnx"}
-    quantize_static(exact, files["int8"], calibration_frames(m.preprocess, m.vision.image_size))
-    quantize_dynamic(exact, files["int8_dynamic"])
+    quantize(exact, files["int8"], calibration_frames(m.preprocess, m.vision.image_size))
+    quantize(exact, files["int8_dynamic"])
     return files
 
 

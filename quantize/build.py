@@ -35,7 +35,7 @@ from .checkpoint import Checkpoint, Progress, robot_spec
 from .edge_file import read_edge
 from .hand_files import write_hands
 from .importance import IMATRIX, Importance, check_importance, save_importance
-from .motion_folder import write_motion
+from .motion_folder import motion_args, write_motion
 from .quant_types import QUANTS
 from .sources import default_folders, source_files
 from .vocabulary import find_tokens
@@ -143,10 +143,10 @@ class Choices:
 
 def _write(source: Path, work: Path, choices: Choices, progress: Progress | None, origin: str | None,
            calibration: Calibration | None) -> Manifest:
-    checkpoint = Checkpoint(source, progress=progress)
+    folders = choices.folders(source)
+    checkpoint = Checkpoint(source, motion_args(folders), progress=progress)
     config, edge = checkpoint.config, read_edge(source / "edge.json")
     tokens, tokenizer = find_tokens(source, config, work)
-    folders = choices.folders(source)
     motion = write_motion(folders, checkpoint, work, choices.motion)
     vocabulary = language_vocabulary(checkpoint, tokens, motion, choices.layout)
     hand_models = write_hands(choices.hands, edge.betas, work)

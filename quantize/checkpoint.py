@@ -8,13 +8,14 @@ refuse.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from beingh0_edge.errors import BundleError
+from beingh0_edge.tokenizer_folder import MotionArgs
 from beingh0_edge.types import FloatArray
 
 from .config import ModelConfig, read_config
@@ -39,6 +40,7 @@ Progress = Callable[[int, int, str], None]
 """Called with (bytes done, bytes in all, what)."""
 
 _MOTION_PARTS = tuple(f"{MOTION}motion_{what}" for what in ("model", "mean", "std"))
+_MOTION_KEY = re.compile(rf"{re.escape(MOTION)}motion_model\.(?:([^.]+)\.)?model\.")
 # Buffers that a checkpoint may carry although they are computed from the config.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$")
 # Of a motion tokenizer: what no decoder or encoder reads.
@@ -60,11 +62,16 @@ class _Recipe:
 class Checkpoint:
     """A folder with config.json and weights. Tensor names are those of the published BeingVLA files."""
 
-    def __init__(self, folder: Path, *, headers_only: bool = False, progress: Progress | None = None) -> None:
+    def __init__(self, folder: Path, motion: Sequence[MotionArgs] | None = None, *, headers_only: bool = False,
+                 progress: Progress | None = None) -> None:
         """Raises BundleError listing every tensor that is missing, unexpected, misshapen or of a type without floats.
 
         Where there is one, all values are read too, and those that are not finite are in the same list; sound
-        checkpoints leave that to `check_values`. headers_only: values are never read.
+        checkpoints leave that to `check_values`.
+
+        motion        what the motion tokenizer folders say, [] if there are none: then a motion tokenizer inside the
+                      checkpoint is checked too, by that or by what config.json says. None: it is not looked at
+        headers_only  values are never read
         """
         self.folder = folder
         if not folder.is_dir():
@@ -73,7 +80,13 @@ class Checkpoint:
         self._recipes: dict[str, _Recipe] = {}
         problems = self._index(open_weights(folder))
         self.tied = HEAD not in self._recipes and self.config.language.tied
-        problems += self._compare(expected_shapes(self.config, self.tied))
+        self.carried: dict[str, MotionArgs] = {}
+        """Key of each motion part inside the checkpoint ("" if there is one without) -> its description."""
+        expected = expected_shapes(self.config, self.tied)
+        if motion is not None:
+            problems += self._describe_motion(motion)
+            expected |= self._motion_shapes()
+        problems += self._compare(expected)
         if problems:
             problems += ["values were not read"] if headers_only else self._bad_values(progress)
             raise BundleError(f"{folder}: the weights do not fit config.json:\n  " + "\n  ".join(problems),
@@ -165,11 +178,31 @@ class Checkpoint:
                 problems.append(f"{name} has an incomplete LoRA pair")
         return problems
 
+    def _describe_motion(self, motion: Sequence[MotionArgs]) -> list[str]:
+        keys = sorted({match[1] or "" for match in map(_MOTION_KEY.match, self._recipes) if match})
+        if not keys:
+            return []
+        config = self.folder / "config.json"
+        args = motion or [MotionArgs(values, config) for values in self.config.motion_args]
+        if len(args) != len(keys):
+            return [f"{len(keys)} motion parts inside, {len(args)} descriptions of them"]
+        self.carried = dict(zip(keys, args, strict=True))
+        return []
+
+    def _motion_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key, args in self.carried.items():
+            part, tail = args.geometry(0, 0), f".{key}" if key else ""
+            shapes |= {f"{MOTION}motion_model{tail}.{name}": shape for name, shape in args.tensor_shapes(part).items()}
+            shapes |= {f"{MOTION}motion_{what}{tail}": (part.dims,) for what in ("mean", "std")}
+        return shapes
+
     def _compare(self, expected: dict[str, tuple[int, ...]]) -> list[str]:
         problems = [f"missing {name} {list(shape)}" for name, shape in expected.items()
                     if not self._pieces_of(name)]
         problems += [f"unexpected {name}" for name in self._recipes
-                     if name not in expected and not name.startswith(_MOTION_PARTS)]
+                     if name not in expected and not (name.startswith(MOTION) and name.endswith(TRAINING_STATE))
+                     and not (name.startswith(_MOTION_PARTS) and not self.carried)]
         for name, shape in expected.items():
             if self._pieces_of(name):
                 problems += self._misfits(name, shape)

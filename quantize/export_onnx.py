@@ -23,7 +23,7 @@ from beingh0_edge.types import FloatArray, IntArray
 from . import reference
 from .build import language_vocabulary, require
 from .checkpoint import EMBEDDING, Checkpoint, Progress, robot_spec
-from .motion_folder import write_motion
+from .motion_folder import motion_args, write_motion
 from .onnx_graph import Axes, Graph
 from .onnx_language import LanguageGraph, Precision, write_language
 from .onnx_motion import Signature, decoder_graph, encoder_graph
@@ -69,11 +69,11 @@ def export_onnx(
     source, out = Path(checkpoint_dir), Path(out_dir)
     if out.exists() and not (overwrite and (out / LISTING).is_file()):
         raise BundleError(f"{out}: already exists" + (" and holds no exported graphs" if overwrite else ""), str(out))
-    checkpoint = Checkpoint(source, progress=progress)
+    folders = [Path(folder) for folder in tokenizer_folders or default_folders(source)]
+    checkpoint = Checkpoint(source, motion_args(folders), progress=progress)
     if static is not None and static[0] <= checkpoint.config.image_tokens:
         raise ValueError(f"static: expected a prompt longer than the picture's {checkpoint.config.image_tokens} "
                          f"tokens, got {static[0]}")
-    folders = [Path(folder) for folder in tokenizer_folders or default_folders(source)]
     robot = robot_spec(checkpoint.config.robot) if checkpoint.config.robot else None
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch, TemporaryDirectory(prefix=".beingh0-", suffix=".partial",

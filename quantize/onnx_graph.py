@@ -156,7 +156,13 @@ class Graph:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(value[1]))
             return helper.make_tensor_value_info(value[0], kind, value[2])
 
-        graph = helper.make_graph(self.nodes, name, [*map(info, inputs)], [*map(info, outputs)], self.weights)
+        return self.finished(name, [*map(info, inputs)], [*map(info, outputs)])
+
+    def finished(self, name: str, inputs: Sequence[onnx.ValueInfoProto],
+                 outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        from onnx import helper
+
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.weights)
         opset, ir = (INT4_OPSET, INT4_IR_VERSION) if self._int4 else (OPSET, IR_VERSION)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir,
                                  producer_name="beingh0-edge")

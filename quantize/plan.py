@@ -14,7 +14,7 @@ from beingh0_edge.types import SIDES
 
 from .build import Choices, language_vocabulary
 from .checkpoint import EMBEDDING, PROJECTOR, VISION, Checkpoint, Progress, robot_spec
-from .motion_folder import plan_motion
+from .motion_folder import motion_args, plan_motion
 from .quant_types import row_bytes, tensor_type
 from .sources import source_files
 from .vocabulary import find_tokens
@@ -41,8 +41,9 @@ def plan_bundle(checkpoint_dir: str | Path, choices: Choices, *, headers_only: b
     headers_only, progress  for checkpoints that do not fit, see Checkpoint
     """
     source = Path(checkpoint_dir)
-    checkpoint = Checkpoint(source, headers_only=headers_only, progress=progress)
-    config, folders = checkpoint.config, choices.folders(source)
+    folders = choices.folders(source)
+    checkpoint = Checkpoint(source, motion_args(folders), headers_only=headers_only, progress=progress)
+    config = checkpoint.config
     writes: dict[str, int] = {}
     with TemporaryDirectory() as scratch:
         tokens, tokenizer = find_tokens(source, config, Path(scratch))

@@ -18,7 +18,7 @@ from beingh0_edge.types import FloatArray
 
 from .checkpoint import PROJECTOR, VISION, Checkpoint, Progress
 from .config import VisionConfig
-from .int8_vision import quantize_dynamic, quantize_static, save_prepared
+from .int8_vision import quantize
 from .onnx_graph import Graph
 
 if TYPE_CHECKING:
@@ -53,18 +53,15 @@ def write_vision(checkpoint: Checkpoint, path: Path, precision: VisionPrecision,
 
 def _write_8_bit(checkpoint: Checkpoint, path: Path, frames: Sequence[FloatArray] | None,
                  progress: Progress | None) -> None:
-    """The float32 graph goes through a file: ONNX Runtime's quantizer keeps copies enough of what it is given."""
+    """By way of a file with the float32 graph, whose weights then need not be in memory."""
     import onnx
 
     with TemporaryDirectory(prefix=".beingh0-", suffix=".float32", dir=path.parent) as scratch:
         exact = Path(scratch) / "vision.onnx"
         graph = Graph(Path(scratch) / "vision.onnx.data")
-        save_prepared(_VisionGraph(checkpoint, graph, False, progress).build(), exact)
-        onnx.checker.check_model(str(exact))
-        if frames is None:
-            quantize_dynamic(exact, path)
-        else:
-            quantize_static(exact, path, frames)
+        onnx.save_model(_VisionGraph(checkpoint, graph, False, progress).build(), str(exact))
+        quantize(exact, path, frames)
+        onnx.checker.check_model(str(path))
 
 
 class _VisionGraph:

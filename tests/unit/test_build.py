@@ -187,6 +187,19 @@ def test_motion_weights_inside_the_checkpoint_win(folder: Path, tmp_path: Path, 
     meta = json.loads(bundle.path("motion/finger/motion_meta.json").read_text())
     np.testing.assert_allclose(meta["mean"], weights["motion_adapter.motion_mean.1"])
 
+    weights["motion_adapter.motion_model.1.surprise"] = weights.pop("motion_adapter.motion_model.1." + name)
+    weights["motion_adapter.motion_mean.0"] = np.ones(8, np.float32)
+    weights["motion_adapter.motion_std.1"][5] = np.nan
+    del weights[HEAD]
+    save_file(weights, str(folder / "model.safetensors"))
+    with pytest.raises(BundleError) as caught:
+        build_bundle(folder, tmp_path / "damaged")
+    said = str(caught.value).splitlines()[1:]
+    assert [line.strip().split(" [")[0] for line in said] == [
+        f"missing {HEAD}", f"missing motion_adapter.motion_model.1.{name}",
+        "unexpected motion_adapter.motion_model.1.surprise", "motion_adapter.motion_mean.0: expected",
+        "values that are not finite in motion_adapter.motion_std.1"]
+
 
 def test_a_tokenizer_that_does_not_fit_the_vocabulary_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "motion" / "finger")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from beingh0_edge import MotionTokenizer
@@ -332,6 +332,7 @@ BAD_ARGS = [
     ({"quantizer_name": "fsq"}, "quantizer_name: expected one of group_residualvq, residualvq, got 'fsq'"),
     ({"quantizer_name": None}, "quantizer_name"), ({"norm": "IN"}, "norm: expected one of None, LN, GN, BN, got 'IN'"),
     ({"activate": "tanh"}, "activate: expected one of relu, silu, gelu"), ({"fps": -1}, "fps: expected more than 0"),
+    ({"fps": float("inf")}, "fps: expected more than 0, got inf"),
     ({"num_quant_groups": 5}, "code_dim: expected a multiple of 5 groups"), ({"down_t": 40}, "down_t: expected 1 to 8"),
     ({"norm": "GN", "width": 33}, "width: expected a multiple of 32 with norm GN"),
     ({"shared_codebook": 1}, "shared_codebook: expected bool"), ({"use_part": "thumb"}, "part: expected wrist"),
@@ -347,6 +348,21 @@ def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], message
     with pytest.raises(BundleError, match=message) as caught:
         MotionTokenizer.load(tmp_path / "whole")
     assert str(tmp_path / "whole") in str(caught.value)
+
+
+def test_all_that_is_wrong_with_the_weights_is_one_error(tmp_path: Path) -> None:
+    write(tmp_path / "whole", 0, use_part=None)
+    path = tmp_path / "whole" / "net_best_mpjpe.safetensors"
+    weights = load_file(path)
+    first, second, third = "model.encoder.model.0.weight", "model.encoder.model.0.bias", "model.decoder.model.0.bias"
+    weights["one"], weights["other"] = weights.pop(first), torch.ones(3)
+    weights[second] = weights[second][:-1].clone()
+    weights[third][2] = float("inf")
+    save_file(weights, path)
+    with pytest.raises(BundleError, match=r"2 tensors .* does not describe: one, other") as caught:
+        MotionTokenizer.load(tmp_path / "whole")
+    for said in (f"{first}: missing", f"{second}: expected float[32], got float32[31]", f"{third}: holds values that"):
+        assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["motion_args.json", "motion_meta.json", "net_best_mpjpe.safetensors"])
