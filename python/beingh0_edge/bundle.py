@@ -176,6 +176,8 @@ class RobotSpec:
 
 @dataclass(frozen=True)
 class FileEntry:
+    """A file of the bundle: its path in it, its size in bytes, its SHA-256 as hexadecimal digits."""
+
     path: str
     size: int
     sha256: str
@@ -204,9 +206,11 @@ class Manifest:
     provenance: dict[str, Any]
 
     def layout(self) -> TokenLayout:
+        """Where motion ids stand. Raises ValueError as TokenSpec.layout."""
         return self.tokens.layout(self.motion.parts if self.motion else ())
 
     def to_json(self) -> str:
+        """The text of manifest.json."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def referenced(self) -> Iterator[str]:
@@ -310,6 +314,7 @@ class Bundle:
 
 
 def sha256_of(path: Path) -> str:
+    """Hexadecimal digits of a file's SHA-256. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

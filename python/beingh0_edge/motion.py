@@ -35,11 +35,13 @@ class Motion:
 
     @property
     def sides(self) -> tuple[Side, ...]:
+        """The hands in it, left before right."""
         present = {chunk.side for chunk in self.chunks}
         return tuple(side for side in SIDES if side in present)
 
     @property
     def dt_s(self) -> float:
+        """Seconds between frames."""
         return self.chunks[0].dt_s
 
     def of(self, side: Side) -> tuple[MotionChunk, ...]:

@@ -77,10 +77,12 @@ class MotionTokenizer:
 
     @property
     def parts(self) -> tuple[TokenizerPart, ...]:
+        """Geometry of every part, in id order."""
         return tuple(self._parts)
 
     @property
     def ids_per_block(self) -> int:
+        """Ids of one hand and window."""
         return self._ids_per_block
 
     @property
@@ -90,6 +92,7 @@ class MotionTokenizer:
 
     @property
     def dims(self) -> int:
+        """Features per frame, of all parts together."""
         return self._dims
 
     @property
@@ -99,6 +102,7 @@ class MotionTokenizer:
 
     @property
     def fps(self) -> float:
+        """Frames per second."""
         return self._parts[0].fps
 
     def codebook(self, part: int | str) -> FloatArray:

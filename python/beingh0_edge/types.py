@@ -75,6 +75,7 @@ class Timings:
 
     @property
     def total_ms(self) -> float:
+        """The sum of all stages."""
         return (self.preprocess_ms + self.vision_ms + self.prefill_ms + self.decode_ms
                 + self.motion_ms + self.kinematics_ms)
 
@@ -84,7 +85,7 @@ class MotionChunk:
     """One hand over one second, yielded as soon as it is decoded.
 
     ids               int32[ids_per_block], the N of <motion_id_N>
-    keypoints_wrist_m float32[T, 21, 3], wrist frame; wrist, thumb x4, index x4, middle x4, ring x4, little x4
+    keypoints_wrist_m float32[T, 21, 3], metres, wrist frame; wrist, thumb x4, index x4, middle x4, ring x4, little x4
     start_s           when the chunk begins, seconds after the observation
     """
 
@@ -96,15 +97,17 @@ class MotionChunk:
 
     @property
     def side(self) -> Side:
+        """Which hand moves."""
         return self.motion.side
 
     @property
     def dt_s(self) -> float:
+        """Seconds between frames."""
         return self.motion.dt_s
 
     @property
     def keypoints_cam_m(self) -> FloatArray:
-        """float32[T, 21, 3], camera frame."""
+        """float32[T, 21, 3], metres, camera frame."""
         rotation = self.motion.cam_from_wrist[:, :3, :3]
         origin = self.motion.cam_from_wrist[:, None, :3, 3]
         keypoints: FloatArray = np.einsum("tij,tkj->tki", rotation, self.keypoints_wrist_m).astype(np.float32) + origin
