@@ -6,6 +6,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from numbers import Real
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from beingh0_edge.errors import HandError, HandFault, LimitError, TransportError, TransportTimeout
 from beingh0_edge.firmware_bridge import _bridge
+from beingh0_edge.firmware_bridge.codec_checks import whole
 from beingh0_edge.firmware_bridge.hands import Connection, HandSpec, OptionValue, check_side, hand_spec
 from beingh0_edge.firmware_bridge.ports import explain_open_failure, stable_name
 from beingh0_edge.firmware_bridge.remote import PREFIX, TAKEN, RemoteLoop, Server
@@ -78,25 +80,22 @@ class Bridge:
         which = check_side(side)
         chosen = spec.checked_options(options)
         address = spec.device_id_of(which) if device_id is None else device_id
-        lowest_id, highest_id = spec.device_ids
-        if not lowest_id <= address <= highest_id:
-            raise ValueError(f"device_id: expected {lowest_id} to {highest_id}, got {address!r}")
-        line_rate = spec.baud if baud is None else baud
-        if not 1200 <= line_rate <= 4_000_000:
-            raise ValueError(f"baud: expected 1200 to 4000000, got {line_rate!r}")
+        address = whole("device_id", address, *spec.device_ids)
+        line_rate = whole("baud", spec.baud if baud is None else baud, 1200, 4_000_000)
         highest = spec.highest_rate_at_hz(line_rate)
         if highest < spec.lowest_rate_hz:
             raise ValueError(f"baud: {name} needs {spec.lowest_rate_hz:g} cycles a second, {line_rate} baud have room "
                              f"for {highest:.3g}")
-        rate = min(spec.rate_hz, _USUAL_SHARE * highest) if rate_hz is None else rate_hz
+        rate = min(spec.rate_hz, _USUAL_SHARE * highest) if rate_hz is None else _real("rate_hz", rate_hz)
         if not spec.lowest_rate_hz <= rate <= highest:
             where = f" at {line_rate} baud" if spec.cycle_bytes else ""
             raise ValueError(f"rate_hz: expected {spec.lowest_rate_hz:g} to {highest:.4g} for {name}{where}, "
                              f"got {rate!r}")
-        if not 0.001 <= reply_timeout_s <= 0.5:
+        if not 0.001 <= _real("reply_timeout_s", reply_timeout_s) <= 0.5:
             raise ValueError(f"reply_timeout_s: expected 0.001 to 0.5, got {reply_timeout_s!r}")
-        if not 0 <= realtime_priority <= 99:
-            raise ValueError(f"realtime_priority: expected 0 to 99, got {realtime_priority!r}")
+        realtime_priority = whole("realtime_priority", realtime_priority, 0, 99)
+        if safety is not None and not isinstance(safety, Safety):
+            raise TypeError(f"safety: expected a Safety, got {type(safety).__name__}")
         if not isinstance(port, str) or not port:
             raise ValueError(f"port: expected the name of a port, got {port!r}")
 
@@ -126,7 +125,7 @@ class Bridge:
                                        if spec.wire in ("rs485", "modbus") else str(error), name) from None
             if isinstance(error, _bridge.WrongHand):
                 raise HandError(str(error), name) from None
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, TransportError):
                 raise TransportError(explain_open_failure(port, error), name) from None
             raise
         hand = cls(spec, which, port, loop, limits, simulator, registration)
@@ -174,7 +173,7 @@ class Bridge:
         """
         try:
             t_s, q_rad = self._ordered(trajectory)
-            if not np.isfinite(elapsed_s) or elapsed_s < 0.0:
+            if not 0.0 <= _real("elapsed_s", elapsed_s) < np.inf:
                 raise ValueError(f"elapsed_s: expected a number from 0 on, got {elapsed_s!r}")
             if t_s.size and elapsed_s > 0.0 and elapsed_s >= t_s[-1]:
                 raise LimitError(f"stale trajectory: it ends {t_s[-1]:.3f} s after its start, "
@@ -199,6 +198,7 @@ class Bridge:
         """
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
+            self._check((True, "accepted" if self._loop.running else ""), "wait")
             snapshot = self._loop.snapshot()
             state, reason = snapshot["state"], snapshot["reason"]
             if state in ("fault", "estop", "disconnected", "connected", "idle") or (
@@ -368,6 +368,12 @@ def _close(loop: _bridge.Loop | RemoteLoop, simulator: RunningSimulator | None,
         registration.close()
     if simulator is not None:
         simulator.close()
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
 
 
 def _numbers(name: str, values: object) -> Array:

@@ -54,9 +54,12 @@ def as_list(values: int | Iterable[int]) -> list[int]:
 
 def whole(name: str, value: int, lowest: int, highest: int) -> int:
     """`value` as an int in [lowest, highest]. Raises ValueError; TypeError if it is no integer."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value}")
-    number = operator.index(value)
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
     if not lowest <= number <= highest:
         raise ValueError(f"{name}: expected {lowest} to {highest}, got {number}")
     return number

@@ -94,6 +94,7 @@ class Registration:
         self.page = folder / f"{name}.page"
         self.fresh_page = folder / f"{name}.page.{os.getpid()}"
         self._info = folder / f"{name}.json"
+        self._socket = folder / f"{name}.sock"  # a server's, which a signal may have ended before it removed it
         self._lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +115,7 @@ class Registration:
     def close(self) -> None:
         if self._lock < 0:
             return
-        for path in (self.fresh_page, self.page, self._info):
+        for path in (self.fresh_page, self.page, self._info, self._socket):
             path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = -1

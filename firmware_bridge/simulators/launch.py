@@ -104,6 +104,8 @@ def parse_spec(text: str) -> SimulatorSpec:
         baud = int(options.pop("baud", str(SIMULATORS[name].baud)))
     except ValueError as error:
         raise ValueError(f"sim:{name}: {error}") from None
+    if baud < 0:
+        raise ValueError(f"sim:{name}: baud: expected 0 (as fast as this machine) or more, got {baud}")
     spec = SimulatorSpec(name, faults, seed, baud, options.pop("trace", ""), options)
     spec.device()  # refuses unknown options here rather than in the other process
     return spec

@@ -83,6 +83,7 @@ void Loop::close() {
   closing_.store(true, std::memory_order_release);
   thread_.join();
   session_.disconnect();
+  show(monotonic_now());
   if (locked_all_ && --g_lockers == 0) munlockall();
   locked_all_ = false;
 }

@@ -38,7 +38,11 @@ void Session::connect() {
   controller_.link_up(last_success_);
 }
 
-void Session::disconnect() { driver_->disconnect(); }
+void Session::disconnect() {
+  driver_->disconnect();
+  linked_ = false;
+  controller_.link_down(monotonic_now());
+}
 
 // The stop that follows is not cut short by the next e-stop.
 bool Session::take_estop(Requests& requests) {

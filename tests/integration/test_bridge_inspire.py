@@ -409,6 +409,24 @@ def test_a_fully_closed_hand_is_recognised_all_the_same():
         assert hand.state.q_rad == pytest.approx(SPEC.upper_rad)
 
 
+def test_a_closed_hand_says_so():
+    hand = open_armed()
+    hand.close()
+    assert hand.state.state == "disconnected"
+    for call in (hand.arm, hand.stop, hand.reset, hand.wait):
+        with pytest.raises(TransportError, match="is closed"):
+            call()
+    hand.estop()
+    hand.close()
+
+
+@pytest.mark.parametrize("arguments", [{"rate_hz": "100"}, {"device_id": 1.5}, {"baud": "115200"}, {"safety": 3},
+                                       {"realtime_priority": 1.5}, {"reply_timeout_s": None}])
+def test_arguments_of_a_wrong_type_are_named(arguments):
+    with pytest.raises(TypeError, match=f"{next(iter(arguments))}: expected"):
+        Bridge.open(**{"name": "inspire_rh56", "port": SIM, **arguments})
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -428,6 +446,7 @@ def test_a_fully_closed_hand_is_recognised_all_the_same():
         ({"port": "sim:nothing"}, "unknown simulated hand 'nothing'; known: .*inspire_rh56,"),
         ({"port": SIM + "?fault=gremlins"}, "unknown fault 'gremlins'; known: drop"),
         ({"port": SIM + "?fault=drop:2"}, "probability"),
+        ({"port": SIM + "?baud=-5"}, "baud: expected 0"),
         ({"port": SIM + "?colour=red"}, "unknown option; known: device_id"),
     ],
 )
