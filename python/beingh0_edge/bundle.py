@@ -75,6 +75,17 @@ class LanguageSpec:
         return shapes
 
 
+    def metadata(self) -> dict[str, str | int | float]:
+        """What the file's own header says of the geometry; llama.cpp believes it, and aborts where it cannot be."""
+        sizes = {"vocab_size": self.rows, "context_length": self.context, "embedding_length": self.hidden,
+                 "block_count": self.layers, "feed_forward_length": self.mlp, "attention.head_count": self.heads,
+                 "attention.head_count_kv": self.kv_heads, "attention.key_length": self.head_dim,
+                 "attention.value_length": self.head_dim, "rope.dimension_count": self.head_dim}
+        reals = {"attention.layer_norm_rms_epsilon": self.rms_norm_eps, "rope.freq_base": self.rope_theta}
+        return {"general.architecture": "qwen2", **{f"qwen2.{key}": value for key, value in sizes.items()},
+                **{f"qwen2.{key}": float(np.float32(value)) for key, value in reals.items()}}
+
+
 @dataclass(frozen=True)
 class EmbeddingsSpec:
     """The input embedding of every vocabulary id, as .npy of [rows, hidden]."""
@@ -289,7 +300,7 @@ class Bundle:
         self._check_language()
         path = self.path(m.embeddings.file)
         try:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
+            table = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, OSError, EOFError) as error:
             raise BundleError(f"{path}: not a .npy table ({error})", str(path)) from error
         got = f"{table.dtype}{list(table.shape)}"
@@ -309,8 +320,10 @@ class Bundle:
         problems += [f"unexpected {name}" for name in header.shapes if name not in expected]
         problems += [f"{name} is {list(header.shapes[name])} instead of {list(shape)}"
                      for name, shape in expected.items() if header.shapes.get(name, shape) != shape]
+        problems += [f"{key} is {header.metadata.get(key)} instead of {value}"
+                     for key, value in language.metadata().items() if header.metadata.get(key) != value]
         if problems:
-            raise BundleError(f"{path}: tensors do not fit the manifest: {'; '.join(problems)}", str(path))
+            raise BundleError(f"{path}: it does not fit the manifest: {'; '.join(problems)}", str(path))
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """A bundle is opened only if every byte of it is what the manifest says."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,11 @@ def test_a_table_of_another_shape_or_with_pickles_is_refused(root: Path) -> None
     np.save(root / "text_embeddings.npy", np.array([{"a": 1}]), allow_pickle=True)
     relist(root)
     refused(root, "not a .npy table", "text_embeddings.npy")
+    for content in (np.zeros((3, 64), np.float16), None):
+        with (root / "text_embeddings.npy").open("wb") as file:
+            np.savez(file, table=content) if content is not None else file.write(b"PK\x03\x04")
+        relist(root)
+        refused(root, "not a .npy table", "text_embeddings.npy")
 
 
 def test_a_language_model_of_another_geometry_is_refused(root: Path) -> None:
@@ -162,6 +168,17 @@ def test_a_language_model_of_another_geometry_is_refused(root: Path) -> None:
         r"missing blk\.2\.attn_norm\.weight.*ffn_gate\.weight is \[128, 64\] instead of \[256, 64\]",
         "language.gguf",
     )
+
+
+@pytest.mark.parametrize("key", ["qwen2.attention.head_count_kv", "qwen2.rope.freq_base", "qwen2.block_count"])
+def test_a_language_model_whose_header_says_otherwise_is_refused(root: Path, key: str) -> None:
+    """llama.cpp aborts the process for some such numbers, and computes something else for others."""
+    path = root / "language.gguf"
+    data = bytearray(path.read_bytes())
+    data[data.index(key.encode()) + len(key) + 4] ^= 7
+    path.write_bytes(bytes(data))
+    relist(root)
+    refused(root, f"it does not fit the manifest: {re.escape(key)} is", "language.gguf")
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + b"\xff" * 40, b"PK\x03\x04" + b"\0" * 60],
