@@ -40,6 +40,8 @@ class MotionTokenizer:
         for folder in folders:
             source = TokenizerFolder(folder)
             part = source.geometry(offset=sum(p.num_ids for p in self._parts), start=self._ids_per_block)
+            if part.name in [known.name for known in self._parts]:
+                raise BundleError(f"{folder}: expected another part, the {part.name} is there already", str(folder))
             self._codebooks.append(source.codebooks(part))
             self._kernels.append(source.build(part, self._codebooks[-1], weights))
             self._parts.append(part)

@@ -417,6 +417,12 @@ def test_parts_of_different_windows_are_refused(tmp_path: Path) -> None:
         MotionTokenizer.load(tmp_path / "wrist", tmp_path / "finger")
 
 
+def test_the_same_part_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "wrist", 0, use_part="wrist")
+    with pytest.raises(BundleError, match="expected another part, the wrist is there already"):
+        MotionTokenizer.load(tmp_path / "wrist", tmp_path / "wrist")
+
+
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected the parts' folders or a bundle, got none"):
         MotionTokenizer.load()
