@@ -104,7 +104,8 @@ class Motion:
         try:
             np.savez_compressed(temporary, **self.arrays())  # type: ignore[arg-type]
             temporary.replace(npz)
-            temporary.write_text(json.dumps(self.facts(), indent=1) + "\n", encoding="utf-8")
+            plain = json.dumps(self.facts(), indent=1, default=lambda number: number.item())  # numpy's, of settings
+            temporary.write_text(plain + "\n", encoding="utf-8")
             temporary.replace(facts)
         finally:
             temporary.unlink(missing_ok=True)

@@ -79,7 +79,10 @@ class Policy:
         sampling = Sampling(greedy, temperature, top_k, top_p, seed)
         prepared = self._prepare(observation, seconds, hands)
         chunks = tuple(self._chunks(*prepared, sides_of(hands), seconds, sampling))
-        return Motion(chunks, observation.instruction, self._m.name, asdict(sampling) | {"seconds": int(seconds)})
+        intrinsics = observation.intrinsics_px
+        asked = {"seconds": int(seconds),
+                 "intrinsics_px": None if intrinsics is None else [float(number) for number in intrinsics]}
+        return Motion(chunks, observation.instruction, self._m.name, asdict(sampling) | asked)
 
     def frame(self, observation: Observation) -> preprocess.ImageArray:
         """uint8[S, S, 3]: the picture as the model sees it in motion generation."""

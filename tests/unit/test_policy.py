@@ -163,7 +163,9 @@ class _Proxy:
 
 
 def test_a_motion_is_saved_whole_with_its_facts(policy: Policy, tmp_path: Path) -> None:
-    motion = policy.generate(observation(), seconds=2, hands="both", greedy=False, seed=7)
+    intrinsics = np.array([150, 150, 80, 60])
+    motion = policy.generate(observation(intrinsics_px=intrinsics), seconds=2, hands="both", greedy=False,
+                             seed=np.int64(7))  # type: ignore[arg-type]
     npz, facts = motion.save(tmp_path / "new" / "folder")
     assert sorted(path.name for path in npz.parent.iterdir()) == ["motion.json", "motion.npz"]
     with np.load(npz, allow_pickle=False) as saved:
@@ -176,7 +178,7 @@ def test_a_motion_is_saved_whole_with_its_facts(policy: Policy, tmp_path: Path) 
     for name, array in motion.arrays().items():
         assert data["arrays"][name].startswith(f"{array.dtype}[")
     assert data["settings"] == {"greedy": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "seed": 7,
-                                "seconds": 2}
+                                "seconds": 2, "intrinsics_px": [150.0, 150.0, 80.0, 60.0]}
     assert data["hands"] == ["left", "right"]
     assert len(data["chunks"]) == 4
     assert data["instruction"] == "pick up the red can"
