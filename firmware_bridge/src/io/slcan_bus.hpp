@@ -20,7 +20,7 @@ class SlcanBus final : public CanBus {
   void close() override;
   std::string name() const override { return port_.name(); }
   IoStatus send(const CanFrame& frame, Nanos deadline) override;
-  IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until) override;
+  IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until = 0) override;
   std::size_t discard_input() override;
   std::uint64_t damaged() const override { return lines_.damaged() + lines_.refused(); }
   bool low_latency() const override { return port_.low_latency(); }

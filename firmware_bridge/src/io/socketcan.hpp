@@ -16,7 +16,7 @@ class SocketCanBus final : public CanBus {
   void close() override;
   std::string name() const override { return interface_; }
   IoStatus send(const CanFrame& frame, Nanos deadline) override;
-  IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until) override;
+  IoStatus receive(CanFrame& frame, Nanos deadline, Nanos undisturbed_until = 0) override;
   std::size_t discard_input() override;
   std::uint64_t damaged() const override { return errors_; }
 
