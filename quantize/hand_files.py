@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -85,5 +83,5 @@ def _label(path: Path) -> str:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as model:
             return str(model["label"]) if "label" in model else f"from {path.name}"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except (ValueError, KeyError, *safe_pickle.ZIP_ERRORS) as error:
         raise BundleError(f"{path}: not a hand model .npz ({error})", str(path)) from error

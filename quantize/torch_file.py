@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -71,7 +70,7 @@ class TorchFile:
             self._places = _flat(content)
         except BundleError:
             raise
-        except (*safe_pickle.PARSE_ERRORS, zipfile.BadZipFile, struct.error, OSError) as error:
+        except (*safe_pickle.PARSE_ERRORS, *safe_pickle.ZIP_ERRORS, struct.error) as error:
             raise BundleError(f"{path}: not a whole torch zip checkpoint ({error})", str(path)) from error
         self.tensors = {
             name: TensorInfo(t.place.kind, t.shape, t.place.start) for name, t in self._places.items()
@@ -82,7 +81,7 @@ class TorchFile:
         with zipfile.ZipFile(self.path) as archive:
             try:
                 bad = archive.testzip()
-            except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            except safe_pickle.ZIP_ERRORS as error:
                 raise BundleError(f"{self.path}: not a whole torch zip checkpoint ({error})", str(self.path)) from error
         if bad is not None:
             raise BundleError(f"{self.path}: damaged: {bad} does not have its checksum", str(self.path))

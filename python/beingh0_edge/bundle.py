@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import tokenize
 import types
 import typing
 from collections.abc import Iterator
@@ -301,7 +302,7 @@ class Bundle:
         path = self.path(m.embeddings.file)
         try:
             table = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, tokenize.TokenError) as error:
             raise BundleError(f"{path}: not a .npy table ({error})", str(path)) from error
         got = f"{table.dtype}{list(table.shape)}"
         expected = f"{m.embeddings.dtype}[{m.embeddings.rows}, {m.embeddings.hidden}]"

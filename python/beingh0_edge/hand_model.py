@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -243,7 +241,7 @@ def _read(path: Path) -> dict[str, ArrayLike]:
         # numpy forgets to close a damaged file that it opened itself
         with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name in SHAPES or name == "side"}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, *safe_pickle.ZIP_ERRORS) as error:
         message = f"{path}: not a readable .npz without pickled objects ({error})"
         raise BundleError(message, str(path)) from error
 

@@ -8,7 +8,9 @@ names and refuse every other one, so a file can describe arrays and nothing else
 from __future__ import annotations
 
 import pickle
+import tokenize
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +29,9 @@ _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2"
              "ByteStorage": "|u1", "BoolStorage": "|b1"}
 PARSE_ERRORS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
                 ImportError, OverflowError, MemoryError, RecursionError)
+# What zipfile raises on a damaged archive (RuntimeError for flags and methods that it does not know), and numpy on one
+# of arrays (TokenError).
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, tokenize.TokenError)
 
 
 def load_torch(path: str | Path) -> Any:
@@ -55,7 +60,7 @@ def load_torch(path: str | Path) -> Any:
                 return _TorchUnpickler(stream, archive, f"{root}data/", path).load()
     except BundleError:
         raise
-    except (*PARSE_ERRORS, zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (*PARSE_ERRORS, *ZIP_ERRORS) as error:
         raise BundleError(f"{path}: damaged torch checkpoint ({error})", str(path)) from error
 
 

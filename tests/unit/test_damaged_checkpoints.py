@@ -1,8 +1,10 @@
 """A damaged copy of each file that a conversion reads ends in one error that names it, and leaves nothing behind."""
 
+import io
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,31 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_file_is_named(folder: Path, name: str, damage: str) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert str(path) in refusal(folder)
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 99), (8, 1), (8, 0x20), (10, 99)],
+                         ids=["version", "encrypted", "patched", "method"])
+@pytest.mark.parametrize("name", ["motion/finger/net_best_mpjpe.pth", "left.npz"])
+def test_an_archive_of_an_unknown_kind_is_named(folder: Path, name: str, at: int, value: int) -> None:
+    path = folder / name
+    data, entry = bytearray(path.read_bytes()), b"PK\x01\x02"
+    for i in range(len(data)):
+        if data[i : i + 4] == entry:
+            data[i + at] = value
+    path.write_bytes(bytes(data))
+    assert str(path) in refusal(folder)
+
+
+def test_an_array_with_a_header_of_no_language_is_named(folder: Path) -> None:
+    path = folder / "left.npz"
+    with np.load(path) as arrays:
+        contents = {name: arrays[name] for name in arrays.files}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in contents.items():
+            buffer = io.BytesIO()
+            np.save(buffer, value)
+            archive.writestr(f"{name}.npy", buffer.getvalue().replace(b"False, ", b"(False,"))
     assert str(path) in refusal(folder)
 
 
