@@ -138,7 +138,11 @@ class Checkpoint:
         if problems := self._bad_values(progress):
             raise BundleError(f"{self.folder}: the weights are damaged:\n  " + "\n  ".join(problems), str(self.folder))
         if progress:
-            progress(1, 1, "checking is done")
+            size = self._stored_bytes()
+            progress(size, size, "checking values")
+
+    def _stored_bytes(self) -> int:
+        return sum(file.tensors[raw].nbytes for recipe in self._recipes.values() for file, raw in recipe.sources())
 
     def _bad_values(self, progress: Progress | None) -> list[str]:
         problems = []
@@ -148,8 +152,7 @@ class Checkpoint:
             except BundleError as error:
                 problems.append(str(error))
         names = [name for name in self._recipes if not (name.startswith(MOTION) and name.endswith(TRAINING_STATE))]
-        sources = [source for name in names for source in self._recipes[name].sources()]
-        done, total = 0, 1 + sum(file.tensors[raw].nbytes for file, raw in sources)  # 1: whoever called is not done
+        done, total = 0, self._stored_bytes() + 1  # 1: whoever called is not done
         for name in names:
             sources = self._recipes[name].sources()
             if not all(np.isfinite(part).all() for source in sources for part in _slices(*source)):

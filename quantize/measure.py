@@ -169,7 +169,8 @@ def _one(original: Original, policy: Policy, sample: Sample, tower: TowerProbe |
     if original.policy.tokenizer is not None and policy.tokenizer is not None:
         tally.add("motion decoder", *(one.tokenizer.decode(answers[0]) for one in (original.policy, policy)
                                       if one.tokenizer is not None))
-    if sample.side in original.policy.hands and sample.side in policy.hands:
+    whole = all(m.motion and m.motion.whole_hand() for m in (original.policy.bundle.manifest, policy.bundle.manifest))
+    if whole and sample.side in original.policy.hands and sample.side in policy.hands:
         joints = [one.decode_block(ids, sample.side).keypoints_cam_m
                   for one, ids in zip((original.policy, policy), answers, strict=True)]
         tally.apart.append(tuple(map(float, _off_mm(*joints).mean(-1))))

@@ -92,6 +92,7 @@ VARIANTS = {
     "LoRA in both networks, motion ids first, no no-op": Variant(
         lora=3, motion_first=True, noop=False, robot="action_token", tied=True),
     "LoRA over raw names": Variant(lora=4, names="raw", dtype=torch.bfloat16),
+    "a wrist alone": Variant(parts=({"use_part": "wrist", "num_quantizers": 1, "num_quant_groups": 1},)),
     "robot, an action per token": Variant(robot="action_token", chunk=3, hidden=56, heads=7, kv_heads=7),
     "robot, last hidden": Variant(robot="last_hidden", chunk=5, heads=2, kv_heads=1, tied=True),
     "robot, proprioception's hidden": Variant(robot="prop_hidden", chunk=2, layers=4, rope_theta=5e5),

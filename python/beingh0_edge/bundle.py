@@ -147,6 +147,10 @@ class MotionSpec:
     fps: float
     precision: Literal["fp32", "fp16"]
 
+    def whole_hand(self) -> bool:
+        """Whether the parts say all of a hand's motion: a wrist alone has ids, but moves nothing."""
+        return sorted(part.name for part in self.parts) in (["finger", "wrist"], ["whole"])
+
 
 @dataclass(frozen=True)
 class HandModelSpec:

@@ -232,6 +232,8 @@ def check_request(bundle: Bundle, seconds: int, hands: str) -> None:
             raise _lacks(bundle, f"{side} hand model")
     if m.motion is None:
         raise _lacks(bundle, "motion tokenizer")
+    if not m.motion.whole_hand():
+        raise _lacks(bundle, f"motion of a whole hand, only {', '.join(part.name for part in m.motion.parts)}")
     if m.tokenizer is None:
         raise _lacks(bundle, "text tokenizer")
     whole = isinstance(seconds, (int, np.integer)) and not isinstance(seconds, bool)

@@ -1,5 +1,6 @@
 """Checkpoints of many geometries and styles become bundles that answer as torch does."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 import torch
 from varied_checkpoints import VARIANTS, Made, make
 
-from beingh0_edge import Policy
+from beingh0_edge import Bundle, Policy
+from beingh0_edge.cli import main
+from beingh0_edge.errors import BundleError
+from beingh0_edge.policy import check_request
 from beingh0_edge.quantize import build_bundle
+from beingh0_edge.quantize.report import read_report
 
 LOGIT_RTOL = 1e-3  # of the largest logit: the issue's tolerance of an F32 bundle; measured: below 3e-6
 ACTION_ATOL = 1e-4
@@ -73,6 +78,18 @@ def test_motion_ids_decode_as_in_torch(case: Case) -> None:
         at += part.ids_per_block
     wanted, got = np.concatenate(expected, -1), tokenizer.decode(ids)
     assert np.abs(got - wanted).max() < FEATURE_RTOL * np.abs(wanted).max()
+
+
+def test_a_wrist_alone_has_ids_but_moves_no_hand(tmp_path: Path) -> None:
+    made = make(tmp_path, VARIANTS["a wrist alone"])
+    out = tmp_path / "bundle"
+    tokenizer = "+".join(map(str, made.tokenizer_folders))
+    assert main(["convert", str(made.folder), "--tokenizer", tokenizer, "--out", str(out), "--report", "1"]) == 0
+    report = read_report(Bundle.open(out))
+    assert report is not None
+    assert report["measured"]["mpjpe_mm"] is None
+    with pytest.raises(BundleError, match="has no motion of a whole hand, only wrist"):
+        check_request(Bundle.open(out), 1, "right")
 
 
 def test_actions_are_torchs(case: Case) -> None:
