@@ -84,8 +84,17 @@ BEINGH0_INLINE IntVec add_products(IntVec sum, ShortVec a, ShortVec b) {
 #endif
 }
 
+// One instruction where GCC 12 makes four or five of a convertvector.
 BEINGH0_INLINE ShortVec widen(const int8_t* p) {
+#if defined(__AVX512BW__)
+    return (ShortVec)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+    return (ShortVec)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE4_1__)
+    return (ShortVec)_mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
     return __builtin_convertvector(*reinterpret_cast<const ByteVec*>(p), ShortVec);
+#endif
 }
 
 // The same pair in every lane.
