@@ -7,11 +7,18 @@ namespace beingh0 {
 namespace BEINGH0_ISA {
 namespace {
 
-constexpr int kAhead = 16384;  // bytes: what comes from memory in the time that memory takes to answer, and more
+constexpr ptrdiff_t kLine = 64;      // bytes of a cache line
+constexpr ptrdiff_t kAhead = 16384;  // bytes: what comes from memory in the time that memory takes to answer, and more
+constexpr int kStreams = 2;          // places that are read side by side: from one alone memory gives less
+
+// Tile `index` of the `count` that go over a tap's weights of one panel.
+struct Turn {
+    int index, count;
+};
 
 // R rows x P panels of one tap, held in registers.
 template <typename Kind, int R, int P>
-void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
+void tile(const Gemm& g, const GemmRow* row, int panel, int tap, Turn turn) {
     constexpr int V = 2 * P;
     constexpr ptrdiff_t kVector = static_cast<ptrdiff_t>(kLanes) * Kind::kStep * Kind::kBytes;
     const ptrdiff_t tap_size = static_cast<ptrdiff_t>(g.depth) * kPanel * Kind::kBytes;
@@ -21,9 +28,18 @@ void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
     for (int r = 0; r < R; ++r) x[r] = row[r].x;
     typename Kind::Sum sum[R][V] = {};
     const int steps = g.depth / Kind::kStep;
+    // A panel is read once, at the speed of memory: the tiles over it share in asking for what comes behind it, so that
+    // memory works all the time and not only while the first of them reads what the others find in the cache.
+    const ptrdiff_t part = tap_size / kStreams;
+    const char* next = w + (tap_size > kAhead ? tap_size : kAhead) + turn.index * (part / turn.count);
+    const int every = turn.count * static_cast<int>(kStreams * kLine / (2 * kVector));  // steps
+    int ask = 0;
     for (int c = 0; c < steps; ++c, w += 2 * kVector) {
-        if (P == 1)  // a panel is read once, at the speed of memory
-            for (ptrdiff_t line = 0; line < 2 * kVector; line += 64) __builtin_prefetch(w + kAhead + line, 0, 2);
+        if (P == 1 && c == ask) {
+            for (int s = 0; s < kStreams; ++s) __builtin_prefetch(next + s * part, 0, 2);
+            next += kLine;
+            ask += every;
+        }
         decltype(Kind::weight(w)) weight[V];
         for (int v = 0; v < V; ++v) weight[v] = Kind::weight(w + (v / 2) * panel_size + (v % 2) * kVector);
         for (int r = 0; r < R; ++r) {
@@ -46,22 +62,22 @@ void tile(const Gemm& g, const GemmRow* row, int panel, int tap) {
 }
 
 template <typename Kind, int P>
-void tile_of(int rows, const Gemm& g, const GemmRow* row, int panel, int tap) {
+void tile_of(int rows, const Gemm& g, const GemmRow* row, int panel, int tap, Turn turn) {
     switch (rows) {
-        case 1: return tile<Kind, 1, P>(g, row, panel, tap);
-        case 2: return tile<Kind, 2, P>(g, row, panel, tap);
+        case 1: return tile<Kind, 1, P>(g, row, panel, tap, turn);
+        case 2: return tile<Kind, 2, P>(g, row, panel, tap, turn);
         default: break;
     }
     if constexpr (P == 1) {
-        if (rows == 3) return tile<Kind, 3, P>(g, row, panel, tap);
-        if (rows == 4) return tile<Kind, 4, P>(g, row, panel, tap);
+        if (rows == 3) return tile<Kind, 3, P>(g, row, panel, tap, turn);
+        if (rows == 4) return tile<Kind, 4, P>(g, row, panel, tap, turn);
         if constexpr (kRows > 4) {
-            if (rows == 5) return tile<Kind, 5, P>(g, row, panel, tap);
-            if (rows == 6) return tile<Kind, 6, P>(g, row, panel, tap);
+            if (rows == 5) return tile<Kind, 5, P>(g, row, panel, tap, turn);
+            if (rows == 6) return tile<Kind, 6, P>(g, row, panel, tap, turn);
         }
         if constexpr (kRows > 6) {
-            if (rows == 7) return tile<Kind, 7, P>(g, row, panel, tap);
-            if (rows == 8) return tile<Kind, 8, P>(g, row, panel, tap);
+            if (rows == 7) return tile<Kind, 7, P>(g, row, panel, tap, turn);
+            if (rows == 8) return tile<Kind, 8, P>(g, row, panel, tap, turn);
         }
     }
 }
@@ -90,7 +106,7 @@ void gemm(const Gemm& g) noexcept {
     int panel = 0;
     if (g.taps == 1 && g.tap_start[1] <= 2 && g.tap_start[1] > 0)
         for (; panel + kWide <= g.panels; panel += kWide) {
-            tile_of<Kind, kWide>(g.tap_start[1], g, g.rows, panel, 0);
+            tile_of<Kind, kWide>(g.tap_start[1], g, g.rows, panel, 0, {0, 1});
             if (g.relu) clamp(g, panel, kWide);
         }
     for (; panel < g.panels; ++panel) {
@@ -99,7 +115,7 @@ void gemm(const Gemm& g) noexcept {
             const int tiles = (count + kRows - 1) / kRows;
             for (int t = 0, row = 0; t < tiles; ++t) {
                 const int rows = (count - row + tiles - t - 1) / (tiles - t);
-                tile_of<Kind, 1>(rows, g, g.rows + first + row, panel, tap);
+                tile_of<Kind, 1>(rows, g, g.rows + first + row, panel, tap, {t, tiles});
                 row += rows;
             }
         }
