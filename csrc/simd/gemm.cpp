@@ -112,7 +112,7 @@ void gemm(const Gemm& g) noexcept {
     for (; panel < g.panels; ++panel) {
         for (int tap = 0; tap < g.taps; ++tap) {
             const int first = g.tap_start[tap], count = g.tap_start[tap + 1] - first;
-            const int tiles = (count + kRows - 1) / kRows;
+            const int tiles = (count + Kind::kTile - 1) / Kind::kTile;
             for (int t = 0, row = 0; t < tiles; ++t) {
                 const int rows = (count - row + tiles - t - 1) / (tiles - t);
                 tile_of<Kind, 1>(rows, g, g.rows + first + row, panel, tap, {t, tiles});

@@ -9,6 +9,7 @@ namespace {
 
 struct F32 {
     static constexpr int kStep = 1, kBytes = 4;  // inputs taken at once, bytes of a weight
+    static constexpr int kTile = kRows;          // rows whose sums are held in registers
     typedef Vec Sum;
     static BEINGH0_INLINE Vec weight(const char* p) { return *reinterpret_cast<const Vec*>(p); }
     static BEINGH0_INLINE float input(const void* x, int step) { return static_cast<const float*>(x)[step]; }
@@ -17,7 +18,7 @@ struct F32 {
 };
 
 struct Int8 {
-    static constexpr int kStep = 2, kBytes = 1;
+    static constexpr int kStep = 2, kBytes = 1, kTile = kRows;
     typedef IntVec Sum;
     static BEINGH0_INLINE ShortVec weight(const char* p) { return widen(reinterpret_cast<const int8_t*>(p)); }
     static BEINGH0_INLINE ShortVec input(const void* x, int step) {
@@ -31,7 +32,7 @@ struct Int8 {
 
 #if defined(__AVX512BF16__)
 struct Bf16 {
-    static constexpr int kStep = 2, kBytes = 2;
+    static constexpr int kStep = 2, kBytes = 2, kTile = kRows;
     typedef Vec Sum;
     static BEINGH0_INLINE ShortVec weight(const char* p) { return *reinterpret_cast<const ShortVec*>(p); }
     static BEINGH0_INLINE ShortVec input(const void* x, int step) {
@@ -45,6 +46,7 @@ struct Bf16 {
 #else
 struct Bf16 {  // a bf16 is the upper half of a float
     static constexpr int kStep = 2, kBytes = 2;
+    static constexpr int kTile = kLanes == 8 ? 5 : kRows;  // weights take four of 16 registers: a sixth row spills
     typedef Vec Sum;
     struct Pair {
         Vec even, odd;
