@@ -229,13 +229,16 @@ def test_the_end_of_a_process_or_terminal_unwinds_and_leaves_nothing_behind(numb
             os.kill(os.getpid(), number)
             raise AssertionError("the signal has no effect")
 
-    before = signal.getsignal(number)
     monkeypatch.setattr("beingh0_edge.cli.doctor.report", terminated)
-    with pytest.raises(SystemExit) as exit_info:
-        main(["doctor"])
+    before = signal.signal(number, signal.SIG_DFL)  # tests under nohup inherit an ignored SIGHUP
+    try:
+        with pytest.raises(SystemExit) as exit_info:
+            main(["doctor"])
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert exit_info.value.code == 128 + number
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(number) is before
 
 
 def test_a_closed_standard_output_is_no_traceback():
