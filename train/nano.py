@@ -236,7 +236,7 @@ class NanoRun:
             vla.run(make_probe(vla, p.probes, p.models["wrist"], grasp_offset()))
         return fit
 
-    def write_checkpoint(self, fit: Fit, p: Prepared) -> Path:
+    def write_checkpoint(self, fit: Fit, models: dict[str, MotionVQ], config: VLAConfig) -> Path:
         """The averaged weights and the motion tokenizer in the official layout, ready for `beingh0_edge.quantize`."""
         from beingh0_edge.train import procedural
 
@@ -249,11 +249,11 @@ class NanoRun:
                             "seconds": round(float(state["seconds_spent"]))}
         for part in PARTS:
             with staged(folder / "motion" / part) as stage:
-                write_folder(p.models[part], stage)
+                write_folder(models[part], stage)
         with staged(folder) as stage:
             weights = {k: v.detach().cpu().contiguous() for k, v in (fit.model.state_dict() | fit.average).items()}
             save_file(weights, stage / "model.safetensors")
-            write_json(stage / "config.json", p.model.config.to_official())
+            write_json(stage / "config.json", config.to_official())
             write_json(stage / "edge.json", {
                 "name": "beingh0-nano", "licence": "Apache-2.0", "camera": asdict(procedural.CANONICAL_CAMERA),
                 "image_size": self.recipe.image_size, "max_seconds": self.recipe.max_seconds,
@@ -269,12 +269,14 @@ class NanoRun:
         """All stages; returns the checkpoint folder. With `bundle`, also builds the bundle there."""
         started = time.monotonic()
         prepared = self.prepare()
+        models, config = prepared.models, prepared.model.config
+        del prepared  # every stage prepares its own
         if self.device == "cpu":
             self._side_by_side()
         else:
             for name in ("vision", "language"):
                 self.stage(name)
-        checkpoint = self.write_checkpoint(self.stage("joint"), prepared)
+        checkpoint = self.write_checkpoint(self.stage("joint"), models, config)
         if bundle is not None:
             from beingh0_edge.quantize import build_bundle
 

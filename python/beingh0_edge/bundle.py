@@ -75,7 +75,6 @@ class LanguageSpec:
             }
         return shapes
 
-
     def metadata(self) -> dict[str, str | int | float]:
         """What the file's own header says of the geometry; llama.cpp believes it, and aborts where it cannot be."""
         sizes = {"vocab_size": self.rows, "context_length": self.context, "embedding_length": self.hidden,
