@@ -15,17 +15,25 @@
 // An argument is a numpy array, or anything in CPU memory that speaks DLPack (a torch tensor), seen without a copy.
 template <>
 struct pybind11::detail::type_caster<pybind11::array> {
-    PYBIND11_TYPE_CASTER(pybind11::array, const_name("numpy.ndarray"));
+    static constexpr auto name = const_name("numpy.ndarray");
+    template <typename T>
+    using cast_op_type = movable_cast_op_type<T>;
     bool load(handle from, bool) {
         if (isinstance<array>(from)) {
-            value = reinterpret_borrow<array>(from);
+            value_ = reinterpret_borrow<array>(from);
             return true;
         }
         if (!hasattr(from, "__dlpack__")) return false;
-        value = module_::import("numpy").attr("from_dlpack")(from);
+        value_ = module_::import("numpy").attr("from_dlpack")(from);
         return true;
     }
     static handle cast(const array& from, return_value_policy, handle) { return from.inc_ref(); }
+    operator array*() { return &value_; }
+    operator array&() { return value_; }
+    operator array&&() && { return std::move(value_); }
+
+ private:
+    array value_ = reinterpret_steal<array>(handle());  // a default one would be an empty numpy array, made every time
 };
 
 namespace beingh0 {
