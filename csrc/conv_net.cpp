@@ -11,7 +11,8 @@ ConvNet::ConvNet(int channels, int frames, Storage residual_storage)
       frames_(frames), max_channels_(channels), max_frames_(frames) {}
 
 ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding,
-                                 int dilation, bool upsample, bool relu, Storage storage) const {
+                                 int dilation, bool upsample, bool relu, Storage storage,
+                                 bool non_negative) const {
     Conv conv;
     conv.stride = stride;
     conv.upsample = upsample;
@@ -40,7 +41,7 @@ ConvNet::Conv ConvNet::make_conv(const float* w, const float* bias, int outputs,
             for (int i = 0; i < inputs; ++i) kept[to++] = w[(static_cast<std::size_t>(o) * inputs + i) * kernel + tap];
     }
     conv.weights = PackedWeights(kept.data(), static_cast<int>(live.size()), inputs, outputs,
-                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias, storage);
+                                 static_cast<std::ptrdiff_t>(outputs) * inputs, 1, inputs, bias, storage, 0, non_negative);
     return conv;
 }
 
@@ -60,8 +61,9 @@ void ConvNet::add_residual(const float* w1, const float* bias1, const float* w2,
                            Activation activation, Norm norm, Affine norm1, Affine norm2) {
     Layer layer;
     layer.residual = true;
-    layer.conv = make_conv(w1, bias1, channels_, 3, 1, dilation, dilation, false, false, storage_);
-    layer.conv2 = make_conv(w2, bias2, channels_, 1, 1, 0, 1, false, false, storage_);
+    const bool non_negative = activation == Activation::relu;
+    layer.conv = make_conv(w1, bias1, channels_, 3, 1, dilation, dilation, false, false, storage_, non_negative);
+    layer.conv2 = make_conv(w2, bias2, channels_, 1, 1, 0, 1, false, false, storage_, non_negative);
     layer.activation = activation;
     layer.norm = norm;
     if (norm != Norm::none) {
@@ -96,7 +98,7 @@ void ConvNet::gather() {
 
 std::ptrdiff_t ConvNet::stride() const noexcept {
     // Whole panels are written; the extra 16 keep rows of 2^n channels from falling into the same cache sets, and leave
-    // room for the number that makes a row of 16-bit numbers even.
+    // room for the zeros that fill up the last step of a row of smaller numbers.
     const int panel = simd_->panel;
     return (max_channels_ + panel - 1) / panel * panel + 16;
 }

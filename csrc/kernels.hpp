@@ -51,15 +51,16 @@ class PackedWeights {
     PackedWeights() = default;
     // Element (tap, input i, output o) is w[tap * tap_stride + i * in_stride + o * out_stride]; bias may be null.
     // int8: one scale per tap and output. `panel`: columns that lie together; 0 for what `multiply` wants.
+    // `non_negative`: no row of X holds less than 0; beside int8 weights its numbers are then kept in 7 bits, not 15.
     // Throws std::bad_alloc.
     PackedWeights(const float* w, int taps, int inputs, int outputs, std::ptrdiff_t tap_stride,
                   std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias,
-                  Storage storage = Storage::f32, int panel = 0);
+                  Storage storage = Storage::f32, int panel = 0, bool non_negative = false);
     int taps = 0, inputs = 0, outputs = 0, panels = 0;
     Storage storage = Storage::f32;
     FloatBuffer bias;
     int columns() const noexcept { return static_cast<int>(bias.size()); }  // outputs rounded up to whole panels
-    int depth() const noexcept { return depth_; }  // inputs, rounded up to even for 16-bit rows
+    int depth() const noexcept { return depth_; }  // inputs, rounded up to what a step of the product takes
     const void* data() const noexcept { return data_; }
     const float* scale() const noexcept { return scale_.data(); }
     std::size_t bytes() const noexcept { return size_ + sizeof(float) * scale_.size(); }
@@ -67,15 +68,15 @@ class PackedWeights {
     std::size_t packed_size() const noexcept { return size_; }
     void move_to(unsigned char* to) noexcept;
 
-    // What the kernel wants a row of x to be: itself (nothing is written), or 16-bit numbers in `half`, which holds
-    // inputs + 1 of them. Only x and scale of the row returned are set.
-    bool half_rows() const noexcept;
+    // What the kernel wants a row of x to be: itself (nothing is written), or smaller numbers in `half`, which holds
+    // inputs + 3 of two bytes. Only x and scale of the row returned are set.
     GemmRow prepare(const float* x, std::uint16_t* half) const noexcept;
     // Rows as Gemm wants them.  y (+)= bias + rows W; `bias_instead` replaces the packed bias.
     void multiply(const GemmRow* rows, const int* tap_start, bool accumulate = false, bool relu = false,
                   const float* bias_instead = nullptr) const noexcept;
 
  private:
+    Product product_ = Product::f32;
     const Simd* simd_ = nullptr;
     int depth_ = 0;
     std::size_t size_ = 0;
@@ -158,7 +159,7 @@ class ConvNet {
         FloatBuffer scale[2], shift[2];
     };
     Conv make_conv(const float* w, const float* bias, int outputs, int kernel, int stride, int padding, int dilation,
-                   bool upsample, bool relu, Storage storage) const;
+                   bool upsample, bool relu, Storage storage, bool non_negative = false) const;
     void convolve(const Conv& conv, const float* x, float* y, int blocks, bool accumulate,
                   Scratch& scratch) const noexcept;
     void norm_activate(const Layer& layer, int which, const float* x, float* y, int blocks) const noexcept;
@@ -273,7 +274,7 @@ class HandModel {
     // What a call writes into, and the shape of the last betas; one per caller at a time. Throws std::bad_alloc.
     struct Scratch {
         explicit Scratch(const HandModel& model);
-        bool shaped = false;
+        bool shaped = false, backwards = true;  // backwards: the last sweep over the mesh
         float betas[kBetas];
         float joints[kJoints][3];
         FloatBuffer shaped_template, tip_bias[kTipSets];  // as rest of a Mesh, [15 rounded up]
@@ -307,7 +308,7 @@ class HandModel {
         float weight[kJoints];
     };
     TipWeights tip_weights_[kTipSets][kTips];
-    std::vector<std::int32_t> block_start_, block_joint_;
+    std::vector<std::int32_t> block_start_, block_transform_;
     FloatBuffer block_weight_;
 };
 

@@ -12,7 +12,7 @@ using namespace mano;
 
 namespace {
 
-constexpr int kBlock = 16;           // hands per sweep
+constexpr int kBlock = 32;           // hands per sweep
 constexpr int kFeatureStride = 144;  // 135 rounded up, rows stay aligned
 constexpr int kBetaStride = 16;
 constexpr int kTipColumns = 3 * HandModel::kTips;
@@ -115,10 +115,10 @@ HandModel::HandModel(const Source& s)
                 used = used || lane[v - first] != 0.0f;
             }
             if (!used) continue;
-            block_joint_.push_back(j);
+            block_transform_.push_back(12 * j);
             weights.insert(weights.end(), lane.begin(), lane.end());
         }
-        block_start_.push_back(static_cast<std::int32_t>(block_joint_.size()));
+        block_start_.push_back(static_cast<std::int32_t>(block_transform_.size()));
     }
     block_weight_.resize(weights.size());
     std::memcpy(block_weight_.data(), weights.data(), weights.size() * sizeof(float));
@@ -274,6 +274,7 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
     }
 
     if (b.vertices == nullptr) return;
+    s.backwards = !s.backwards;
     MeshHand meshes[kBlock];
     for (int h = 0; h < count; ++h) {
         const GemmRow row = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
@@ -281,9 +282,9 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
                      hands[h].offset, b.vertices + (first + h) * kVertices * 3};
     }
     simd_->mesh[static_cast<int>(pose_.storage)](
-        {meshes, count, kVertices, pose_.depth(), b.betas_per_hand ? shape_.bias.data() : s.shaped_template.data(),
-         static_cast<const float*>(shape_.data()), pose_.data(), pose_.scale(), block_start_.data(),
-         block_joint_.data(), block_weight_.data()});
+        {meshes, count, s.backwards, kVertices, pose_.depth(),
+         b.betas_per_hand ? shape_.bias.data() : s.shaped_template.data(), static_cast<const float*>(shape_.data()),
+         pose_.data(), pose_.scale(), block_start_.data(), block_transform_.data(), block_weight_.data()});
 }
 
 }  // namespace beingh0

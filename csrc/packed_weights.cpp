@@ -45,6 +45,18 @@ std::uint16_t bf16_of(float value) noexcept {  // finite; nearest, ties to even
     return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+// The second of a pair, where the pair is read as one float: the upper half that comes nearest to `value` above the
+// lower half `below`. As near as bf16_of comes, and nothing need be masked away. Not less than the smallest normal
+// number: below it some processors are slow.
+std::uint16_t bf16_above(float value, std::uint16_t below) noexcept {
+    constexpr std::uint32_t kSmallest = 0x0080u, kLargest = 0x7f7fu, kSign = 0x80000000u;
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const std::uint32_t size = (bits & ~kSign) + 0x8000u;
+    const std::uint32_t upper = size > below ? (size - below) >> 16 : 0;
+    return static_cast<std::uint16_t>(std::min(std::max(upper, kSmallest), kLargest) | (bits & kSign) >> 16);
+}
+
 }  // namespace
 
 void* allocate(std::size_t bytes) {
@@ -67,12 +79,14 @@ void release(void* memory) noexcept { std::free(memory); }
 
 PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs_, std::ptrdiff_t tap_stride,
                              std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, const float* bias_,
-                             Storage storage_, int panel)
-    : taps(taps_), inputs(inputs_), outputs(outputs_), storage(storage_), simd_(&simd()) {
+                             Storage storage_, int panel, bool non_negative)
+    : taps(taps_), inputs(inputs_), outputs(outputs_), storage(storage_),
+      product_(storage == Storage::int8 && non_negative ? Product::int8_bytes : static_cast<Product>(storage)),
+      simd_(&simd()) {
     if (panel == 0) panel = simd_->panel;
-    const int pair = storage == Storage::f32 ? 1 : 2;
+    const int step = product_ == Product::f32 ? 1 : product_ == Product::int8_bytes ? 4 : 2;
     panels = (outputs + panel - 1) / panel;
-    depth_ = (inputs + pair - 1) / pair * pair;
+    depth_ = (inputs + step - 1) / step * step;
     const std::size_t width = static_cast<std::size_t>(panels) * panel;
     const std::size_t size = storage == Storage::f32 ? sizeof(float) : storage == Storage::bf16 ? 2 : 1;
     size_ = width * taps * depth_ * size;
@@ -100,17 +114,23 @@ PackedWeights::PackedWeights(const float* w, int taps_, int inputs_, int outputs
     std::size_t to = 0;
     for (int p = 0; p < panels; ++p)
         for (int tap = 0; tap < taps; ++tap)
-            for (int first = 0; first < depth_; first += pair)
+            for (int first = 0; first < depth_; first += step)
                 for (int column = 0; column < panel; ++column)
-                    for (int i = first; i < first + pair; ++i, ++to) {
+                    for (int i = first; i < first + step; ++i, ++to) {
                         const int o = p * panel + column;
                         if (o >= outputs || i >= inputs) continue;
                         const float value = w[tap * tap_stride + i * in_stride + o * out_stride];
                         if (storage == Storage::f32) {
                             std::memcpy(packed_.data() + to * size, &value, sizeof value);
                         } else if (storage == Storage::bf16) {
-                            const std::uint16_t half = bf16_of(value);
-                            std::memcpy(packed_.data() + to * size, &half, sizeof half);
+                            unsigned char* const at = packed_.data() + to * size;
+                            std::uint16_t half = bf16_of(value);
+                            if (i > first && !simd_->bf16_rows) {
+                                std::uint16_t below;
+                                std::memcpy(&below, at - sizeof below, sizeof below);
+                                half = bf16_above(value, below);
+                            }
+                            std::memcpy(at, &half, sizeof half);
                         } else {
                             packed_[to] = static_cast<unsigned char>(
                                 rounded[(static_cast<std::size_t>(tap) * outputs + o) * inputs + i]);
@@ -126,25 +146,28 @@ void PackedWeights::move_to(unsigned char* to) noexcept {
     data_ = to;
 }
 
-bool PackedWeights::half_rows() const noexcept {
-    return storage == Storage::int8 || (storage == Storage::bf16 && simd_->bf16_rows);
-}
-
 GemmRow PackedWeights::prepare(const float* x, std::uint16_t* half) const noexcept {
-    if (!half_rows()) return {x, nullptr, nullptr, 1.0f};
-    if (storage == Storage::bf16) {
-        simd_->to_bf16(x, inputs, half);
-        return {half, nullptr, nullptr, 1.0f};
-    }
     // The sum of a tap stays within int32.
     const int limit = std::min(SHRT_MAX, INT_MAX / kInt8Most / inputs);
-    return {half, nullptr, nullptr, simd_->to_int16(x, inputs, limit, reinterpret_cast<std::int16_t*>(half))};
+    switch (product_) {
+        case Product::f32:
+            break;
+        case Product::bf16:
+            if (!simd_->bf16_rows) break;
+            simd_->to_bf16(x, inputs, half);
+            return {half, nullptr, nullptr, 1.0f};
+        case Product::int8:
+            return {half, nullptr, nullptr, simd_->to_int16(x, inputs, limit, reinterpret_cast<std::int16_t*>(half))};
+        case Product::int8_bytes:
+            return {half, nullptr, nullptr, simd_->to_bytes(x, inputs, reinterpret_cast<std::int8_t*>(half))};
+    }
+    return {x, nullptr, nullptr, 1.0f};
 }
 
 void PackedWeights::multiply(const GemmRow* rows, const int* tap_start, bool accumulate, bool relu,
                              const float* bias_instead) const noexcept {
-    simd_->gemm[static_cast<int>(storage)]({rows, tap_start, taps, depth_, data_, scale_.data(), panels,
-                                            bias_instead ? bias_instead : bias.data(), accumulate, relu});
+    simd_->gemm[static_cast<int>(product_)]({rows, tap_start, taps, depth_, data_, scale_.data(), panels,
+                                             bias_instead ? bias_instead : bias.data(), accumulate, relu});
 }
 
 }  // namespace beingh0

@@ -5,6 +5,11 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace beingh0 {
 
 #if defined(__x86_64__)
@@ -14,6 +19,7 @@ namespace avx512 { extern const Simd table; }
 namespace avx512bf16 { extern const Simd table; }
 #elif defined(__aarch64__)
 namespace neon { extern const Simd table; }
+namespace neondot { extern const Simd table; }
 #else
 namespace generic { extern const Simd table; }
 #endif
@@ -41,6 +47,7 @@ struct Choice {
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(avx2::table);
         add(sse42::table);
 #elif defined(__aarch64__)
+        if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) add(neondot::table);
         add(neon::table);
 #else
         add(generic::table);

@@ -16,13 +16,17 @@ enum class Activation : int { relu, silu, gelu };
 enum class Storage : int { f32, bf16, int8 };
 constexpr int kStorages = 3;
 
+// How a product takes its rows: int8 beside rows of 16-bit numbers, or of 7 bits where none is negative.
+enum class Product : int { f32, bf16, int8, int8_bytes };
+constexpr int kProducts = 4;
+
 // One row of X: its product with a tap's weights is added to y, and to y2 unless that is null (an upsampled frame is
 // multiplied once for both frames it becomes).
 struct GemmRow {
-    const void* x;  // `depth` floats; int16 with int8 weights; bf16 with bf16 weights if Simd::bf16_rows
+    const void* x;  // `depth` floats; int8: int16; int8_bytes: 0 to 127; bf16: bf16 if Simd::bf16_rows
     float* y;       // at least panels * panel floats
     float* y2;
-    float scale;    // of the int16 row
+    float scale;    // of a row of integers
 };
 
 // Y = bias + sum over taps of X_tap W_tap.  Rows are pointers, so padding, stride, dilation and upsampling of a
@@ -30,8 +34,8 @@ struct GemmRow {
 struct Gemm {
     const GemmRow* rows;       // those of tap 0, then of tap 1 ..; tap 0 names every row of Y, the others may skip some
     const int* tap_start;      // [taps + 1] into rows
-    int taps, depth;           // depth is even except with f32 weights
-    const void* weights;       // 64-byte aligned; f32: [panels][taps][depth][panel], else [panels][taps][depth/2][panel][2]
+    int taps, depth;           // depth is a multiple of s: 1 of f32, 4 of int8_bytes, else 2
+    const void* weights;       // 64-byte aligned; [panels][taps][depth/s][panel][s]
     const float* weight_scale; // int8: [taps][panels * panel]
     int panels;
     const float* bias;         // [panels * panel]
@@ -54,13 +58,14 @@ struct MeshHand {
 struct Mesh {
     const MeshHand* hands;
     int count;
+    bool backwards;              // the order of the blocks
     int vertices, depth;         // depth is even except with f32 weights
     const float* rest;           // [blocks][3][lanes]: x, y, z
     const float* shape;          // [blocks][10][3][lanes]
     const void* pose;            // 64-byte aligned; f32: [blocks][depth][3][lanes], else [blocks][depth/2][3][lanes][2]
     const float* pose_scale;     // int8: [blocks][3][lanes]
-    const int32_t* block_start;  // [blocks + 1] into block_joint
-    const int32_t* block_joint;  // joints that move any vertex of the block
+    const int32_t* block_start;      // [blocks + 1] into block_transform
+    const int32_t* block_transform;  // where in transforms: of the joints that move any vertex of the block
     const float* block_weight;   // [entries][lanes]
 };
 
@@ -69,13 +74,15 @@ struct Simd {
     int lanes;     // floats of a vector
     int panel;     // output columns per panel of packed weights
     bool bf16_rows;  // bf16 weights are multiplied with rows rounded to bf16 (the instruction wants both so)
-    void (*gemm[kStorages])(const Gemm&) noexcept;
+    void (*gemm[kProducts])(const Gemm&) noexcept;
     void (*mesh[kStorages])(const Mesh&) noexcept;
     // x[n] -> bf16, nearest, ties to even; a zero follows an odd n.
     void (*to_bf16)(const float* x, int n, uint16_t* y) noexcept;
     // x[n] -> integers of at most `limit` times the scale returned, which is NaN if x holds something not finite; a
     // zero follows an odd n.
     float (*to_int16)(const float* x, int n, int limit, int16_t* y) noexcept;
+    // The same of x of which none is negative, at most 127; zeros follow up to a multiple of 4.
+    float (*to_bytes)(const float* x, int n, int8_t* y) noexcept;
     // Rows are `stride` floats apart; channels beyond `channels` are left alone. Operations on x -> y, x may equal y.
     void (*activate)(const float* x, float* y, int rows, int channels, ptrdiff_t stride, Activation) noexcept;
     void (*affine)(const float* x, float* y, int rows, int channels, ptrdiff_t stride,

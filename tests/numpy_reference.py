@@ -99,10 +99,11 @@ class GrqPart:
     """One part of a motion tokenizer, with the methods of the kernel's; one block at a time, float64."""
 
     def __init__(self, *, codebooks: Array, mean: Array, std: Array, quantizers: int, window: int, frames: int,
-                 positions: int, id_offset: int) -> None:
+                 positions: int, id_offset: int, row_steps: int | None = None) -> None:
+        """`row_steps`: rows behind a ReLU of a residual block are rounded to that many steps of their largest."""
         self.books, self.mean, self.std = (np.asarray(a, np.float64) for a in (codebooks, mean, std))
         self.quantizers, self.window, self.frames, self.positions = quantizers, window, frames, positions
-        self.id_offset = id_offset
+        self.id_offset, self.row_steps = id_offset, row_steps
         self.layers: dict[bool, list[Callable[[Array], Array]]] = {True: [], False: []}
 
     def add_conv(self, *, encoder: bool, weight: Array, bias: Array, stride: int = 1, padding: int = 1,
@@ -116,10 +117,16 @@ class GrqPart:
     def add_residual(self, *, encoder: bool, weight1: Array, bias1: Array, weight2: Array, bias2: Array, dilation: int,
                      activation: str, norm: str = "none", scale1: Array | None = None, shift1: Array | None = None,
                      scale2: Array | None = None, shift2: Array | None = None) -> None:
+        def rounded(y: Array) -> Array:
+            if self.row_steps is None:
+                return y
+            step = np.maximum(y.max(1, keepdims=True), 1e-30) / self.row_steps
+            return np.rint(y / step) * step
+
         def layer(x: Array) -> Array:
-            y = activate(normalise(x, norm, scale1, shift1), activation)
+            y = rounded(activate(normalise(x, norm, scale1, shift1), activation))
             y = conv1d(y, weight1.astype(np.float64), bias1, padding=dilation, dilation=dilation)
-            y = activate(normalise(y, norm, scale2, shift2), activation)
+            y = rounded(activate(normalise(y, norm, scale2, shift2), activation))
             return x + conv1d(y, weight2.astype(np.float64), bias2, padding=0)
 
         self.layers[encoder].append(layer)

@@ -75,15 +75,15 @@ BEINGH0_INLINE void place_one(const Mesh& mesh, const MeshHand& hand, int block,
         rest[i] += Kind::finish(sum[i], scale, hand.scale);
     }
     Vec m[12] = {};
+    for (int i = 0; i < 3; ++i) m[4 * i + 3] = splat(hand.offset[i]);
     for (int e = mesh.block_start[block]; e < mesh.block_start[block + 1]; ++e) {
         const Vec weight = load(mesh.block_weight + e * kLanes);
-        const float* const a = hand.transforms + 12 * mesh.block_joint[e];
+        const float* const a = hand.transforms + mesh.block_transform[e];
         for (int i = 0; i < 12; ++i) m[i] += weight * a[i];
     }
     Vec moved[3];
     for (int i = 0; i < 3; ++i)
-        moved[i] =
-            m[4 * i] * rest[0] + m[4 * i + 1] * rest[1] + m[4 * i + 2] * rest[2] + m[4 * i + 3] + hand.offset[i];
+        moved[i] = (m[4 * i + 3] + m[4 * i] * rest[0]) + (m[4 * i + 1] * rest[1] + m[4 * i + 2] * rest[2]);
     const int first = block * kLanes, count = mesh.vertices - first;
     float* const out = hand.out + 3 * static_cast<ptrdiff_t>(first);
     if (count >= kLanes) return store_points(out, {moved[0], moved[1], moved[2]});
@@ -118,45 +118,51 @@ void tile(const Mesh& mesh, const MeshHand* hand, int block) {
     typename Kind::Sum sum[H][V];
     for (int h = 0; h < H; ++h)
         for (int v = 0; v < V; ++v) sum[h][v] = typename Kind::Sum{};
-    for (int c = 0; c < steps; ++c, w += 3 * kVector) {
-        decltype(Kind::weight(w)) weight[V];
-        for (int v = 0; v < V; ++v) weight[v] = Kind::weight(w + (v / 3) * block_size + (v % 3) * kVector);
-        for (int h = 0; h < H; ++h) {
-            const auto input = Kind::input(x[h], c);
-            for (int v = 0; v < V; ++v) sum[h][v] = Kind::add(sum[h][v], weight[v], input);
-        }
-    }
+#pragma GCC unroll 5
+    for (int c = 0; c < steps; ++c, w += 3 * kVector)
+        add_step<Kind>(sum, x, c, [=](int v) { return w + (v / 3) * block_size + (v % 3) * kVector; });
     place<Kind>(mesh, hand, H, block, B, &sum[0][0]);
 }
 
-// Blocks outside, hands inside: a block's pose blends are fetched once and stay in cache for all hands.
+// One block of all hands.
+template <typename Kind>
+void tiles(const Mesh& mesh, int block) {
+    constexpr int kMost = Kind::kBytes < 4 && kHands == 4 ? 3 : kHands;  // what smaller weights become takes registers
+    const int count = (mesh.count + kMost - 1) / kMost;
+    const MeshHand* hand = mesh.hands;
+    for (int t = 0; t < count; ++t) {
+        const int left = static_cast<int>(mesh.hands + mesh.count - hand), hands = (left + count - t - 1) / (count - t);
+        switch (hands) {
+            case 1: tile<Kind, 1, 1>(mesh, hand, block); break;
+            case 2: tile<Kind, 2, 1>(mesh, hand, block); break;
+            case 3: tile<Kind, 3, 1>(mesh, hand, block); break;
+            case 4: tile<Kind, 4, 1>(mesh, hand, block); break;
+            default: break;
+        }
+        if constexpr (kMost > 4) switch (hands) {
+            case 5: tile<Kind, 5, 1>(mesh, hand, block); break;
+            case 6: tile<Kind, 6, 1>(mesh, hand, block); break;
+            case 7: tile<Kind, 7, 1>(mesh, hand, block); break;
+            case 8: tile<Kind, 8, 1>(mesh, hand, block); break;
+            default: break;
+        }
+        hand += hands;
+    }
+}
+
+// Blocks outside, hands inside: a block's pose blends are fetched once and stay in cache for all hands. Every other
+// sweep goes backwards, over what the one before has left in the cache.
 template <typename Kind>
 void run(const Mesh& mesh) noexcept {
-    const int blocks = (mesh.vertices + kLanes - 1) / kLanes;
-    int block = 0;
-    if (mesh.count == 1)  // two blocks, so that the adders need not wait on each other
-        for (; block + 2 <= blocks; block += 2) tile<Kind, 1, 2>(mesh, mesh.hands, block);
-    for (; block < blocks; ++block) {
-        for (int h = 0; h < mesh.count;) {
-            const MeshHand* const hand = mesh.hands + h;
-            const int left = mesh.count - h;
-            if constexpr (kHands == 8)
-                if (left >= 8) {
-                    tile<Kind, 8, 1>(mesh, hand, block);
-                    h += 8;
-                    continue;
-                }
-            if (left >= 4) {
-                tile<Kind, 4, 1>(mesh, hand, block);
-                h += 4;
-            } else if (left >= 2) {
-                tile<Kind, 2, 1>(mesh, hand, block);
-                h += 2;
-            } else {
-                tile<Kind, 1, 1>(mesh, hand, block);
-                h += 1;
-            }
-        }
+    constexpr int kWide = 3;  // blocks of one hand, so that the adders need not wait on each other
+    const int blocks = (mesh.vertices + kLanes - 1) / kLanes, wide = mesh.count == 1 ? blocks / kWide : 0;
+    const int steps = wide + blocks - kWide * wide;
+    for (int i = 0; i < steps; ++i) {
+        const int step = mesh.backwards ? steps - 1 - i : i;
+        if (step < wide)
+            tile<Kind, 1, kWide>(mesh, mesh.hands, kWide * step);
+        else
+            tiles<Kind>(mesh, step + (kWide - 1) * wide);
     }
 }
 

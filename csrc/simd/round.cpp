@@ -1,4 +1,4 @@
-// Rows of float32 as 16-bit numbers, for weights of two bytes or one.
+// Rows of float32 as smaller numbers, for weights of two bytes or one.
 #include "vec.hpp"
 
 namespace beingh0 {
@@ -14,7 +14,11 @@ void to_bf16(const float* x, int n, uint16_t* y) noexcept {
     if (n % 2 != 0) y[n] = 0;
 }
 
-float to_int16(const float* x, int n, int limit, int16_t* y) noexcept {
+namespace {
+
+// x as integers of at most `limit`, times what is returned.
+template <typename Int>
+float to_integers(const float* x, int n, int limit, Int* y) {
     Vec largest = {}, nothing = {};
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) {
@@ -35,11 +39,22 @@ float to_int16(const float* x, int n, int limit, int16_t* y) noexcept {
     const bool usable = most > 1e-30f && zero == 0.0f;  // below, the scale's inverse would overflow
     const float gain = usable ? static_cast<float>(limit) / most : 0.0f;
     if (usable)
-        for (int k = 0; k < n; ++k) y[k] = static_cast<int16_t>(static_cast<int>(__builtin_rintf(x[k] * gain)));
+        for (int k = 0; k < n; ++k) y[k] = static_cast<Int>(static_cast<int>(__builtin_rintf(x[k] * gain)));
     else
         for (int k = 0; k < n; ++k) y[k] = 0;
-    if (n % 2 != 0) y[n] = 0;
     return (usable ? most / static_cast<float>(limit) : 0.0f) + zero;
+}
+
+}  // namespace
+
+float to_int16(const float* x, int n, int limit, int16_t* y) noexcept {
+    if (n % 2 != 0) y[n] = 0;
+    return to_integers(x, n, limit, y);
+}
+
+float to_bytes(const float* x, int n, int8_t* y) noexcept {
+    for (int k = n; k % 4 != 0; ++k) y[k] = 0;
+    return to_integers(x, n, 127, y);
 }
 
 }  // namespace BEINGH0_ISA

@@ -30,7 +30,7 @@ constexpr int kRows = 8;
 constexpr int kLanes = 4;
 constexpr int kRows = 4;
 #endif
-constexpr int kPanel = 2 * kLanes;  // two vectors wide: each broadcast value is used twice
+constexpr int kPanel = kLanes;
 
 #define BEINGH0_INLINE inline __attribute__((always_inline))
 
@@ -97,21 +97,49 @@ BEINGH0_INLINE ShortVec widen(const int8_t* p) {
 #endif
 }
 
-// The same pair in every lane.
-BEINGH0_INLINE ShortVec splat_pair(const void* p) {
-    int32_t pair;
-    __builtin_memcpy(&pair, p, sizeof pair);
-    return (ShortVec)(pair - IntVec{});
+// sum[i] + a[4i] b[4i] + .. + a[4i+3] b[4i+3], with a from 0 to 127 and b from -127 to 127.
+BEINGH0_INLINE IntVec add_quads(IntVec sum, IntVec a, IntVec b) {
+#if defined(__AVX512VNNI__)
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return sum + (IntVec)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)a, (__m512i)b), _mm512_set1_epi16(1));
+#elif defined(__AVX2__)
+    return sum + (IntVec)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)a, (__m256i)b), _mm256_set1_epi16(1));
+#elif defined(__SSSE3__)
+    return sum + (IntVec)_mm_madd_epi16(_mm_maddubs_epi16((__m128i)a, (__m128i)b), _mm_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return (IntVec)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
+#elif defined(__aarch64__)
+    const int8x16_t u = (int8x16_t)a, v = (int8x16_t)b;
+    return (IntVec)vpadalq_s16((int32x4_t)sum,
+                               vpaddq_s16(vmull_s8(vget_low_s8(u), vget_low_s8(v)), vmull_high_s8(u, v)));
+#else
+    typedef int8_t Bytes __attribute__((vector_size(kLanes * sizeof(float))));
+    const Bytes u = (Bytes)a, v = (Bytes)b;
+    for (int i = 0; i < 4 * kLanes; ++i) sum[i / 4] += u[i] * v[i];
+    return sum;
+#endif
 }
+
+BEINGH0_INLINE IntVec splat_int(const void* p) {
+    int32_t value;
+    __builtin_memcpy(&value, p, sizeof value);
+    return value - IntVec{};
+}
+
+// The same pair in every lane.
+BEINGH0_INLINE ShortVec splat_pair(const void* p) { return (ShortVec)splat_int(p); }
 
 void gemm_f32(const Gemm&) noexcept;
 void gemm_bf16(const Gemm&) noexcept;
 void gemm_int8(const Gemm&) noexcept;
+void gemm_int8_bytes(const Gemm&) noexcept;
 void mesh_f32(const Mesh&) noexcept;
 void mesh_bf16(const Mesh&) noexcept;
 void mesh_int8(const Mesh&) noexcept;
 void to_bf16(const float*, int, uint16_t*) noexcept;
 float to_int16(const float*, int, int, int16_t*) noexcept;
+float to_bytes(const float*, int, int8_t*) noexcept;
 void activate(const float*, float*, int, int, ptrdiff_t, Activation) noexcept;
 void affine(const float*, float*, int, int, ptrdiff_t, const float*, const float*) noexcept;
 void normalise(const float*, float*, int, int, ptrdiff_t, const float*, const float*, float) noexcept;

@@ -11,10 +11,10 @@ sse42="-msse4.2 -mpopcnt"
 avx2="$sse42 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt"
 avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
 avx512bf16="$avx512 -mavx512vnni -mavx512bf16"
-neon="" generic="" base=""
+neon="" neondot="-march=armv8.2-a+dotprod" generic="" base=""
 case $("$cxx" -dumpmachine) in
     x86_64*) isas="sse42 avx2 avx512 avx512bf16" base=$sse42 ;;
-    aarch64*) isas="neon" ;;
+    aarch64*) isas="neon neondot" ;;
     *) isas="generic" ;;
 esac
 compile() { "$cxx" $flags ${CXXFLAGS:-} "${@:3}" -c "$1" -o "$objects/$2.o"; }

@@ -299,8 +299,9 @@ def decoded(part: _kernels.GrqPart, blocks: int) -> np.ndarray:
     return out
 
 
-# Of the largest value. Activations become bf16 (8 bits) beside bf16 weights on some machines, 15 bits beside int8.
-ACTIVATION_TOLERANCE = {"bfloat16": 1e-2, "int8": 2e-4}
+# Of the largest value. Activations become bf16 (8 bits) beside bf16 weights on some machines, 15 bits beside int8. On
+# the others every second bf16 weight is as near as rounding comes, not the number itself; int8 has a layer of bf16 too.
+ACTIVATION_TOLERANCE = {"bfloat16": 1e-2, "int8": 1e-3}
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "int8"])
@@ -326,8 +327,61 @@ def test_every_instruction_set_agrees_with_the_best(isa: str, storage: str) -> N
     assert np.array_equal(decoded(part, 6)[:4], np.concatenate([decoded(part, 6)[i: i + 1] for i in range(4)]))
     _kernels.use_isa("")
     best = decoded(part_of(storage), 4)
-    tolerance = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 2e-4}[storage]
+    tolerance = {"float32": 1e-5, **ACTIVATION_TOLERANCE}[storage]
     assert np.abs(here - best).max() < tolerance * np.abs(best).max()
+
+
+def stored(weight: np.ndarray, storage: str) -> np.ndarray:
+    """What weights [outputs, inputs] have become: each input alone, through a layer that changes nothing."""
+    outputs, inputs = weight.shape
+    part = _kernels.GrqPart(codebooks=np.eye(inputs, dtype=np.float32)[None, None], mean=np.zeros(outputs, np.float32),
+                            std=np.ones(outputs, np.float32), quantizers=1, window=inputs, frames=inputs,
+                            positions=inputs, id_offset=0, weights=storage)
+    zero, same = np.zeros(outputs, np.float32), np.eye(outputs, dtype=np.float32)
+    for encoder, layer in ((True, np.ones((inputs, outputs), np.float32)), (False, weight), (False, same)):
+        part.add_conv(encoder=encoder, weight=np.ascontiguousarray(layer[..., None]), bias=zero[:1].repeat(len(layer)),
+                      padding=0)
+    part.finish()
+    out = np.empty((1, inputs, outputs), np.float32)
+    part.decode(np.arange(inputs, dtype=np.int32)[None], 0, out, 0)
+    return out[0].T
+
+
+def test_bfloat16_weights_are_as_near_as_eight_bits_come(isa: str) -> None:
+    rng = np.random.default_rng(13)
+    weight = rng.standard_normal((37, 9)).astype(np.float32)  # odd: the last input has no second of its pair
+    weight[:3], weight[3], weight[4] = 0, 1e30 * weight[3], 1e-30 * weight[4]
+    weight[5, ::2], weight[6, 1::2] = 0, 0
+    error = np.abs(stored(weight, "bfloat16").astype(np.float64) - weight)
+    assert (error <= 2.0**-8 * np.abs(weight) + 2e-38).all()  # the smallest normal number may stand for nothing
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_int8_rows_behind_a_relu_are_kept_in_seven_bits(isa: str, blocks: int) -> None:
+    """Against numpy, with the rows rounded there as the kernel rounds them."""
+    arguments: dict[str, Any] = {
+        "codebooks": np.rint(weights(np.random.default_rng(0), 1, 1, CODES, 50) * 30) / 4, "mean": np.zeros(DIMS),
+        "std": np.ones(DIMS), "quantizers": 3, "window": WINDOW, "frames": FRAMES, "positions": FRAMES, "id_offset": 0}
+    formulas = [reference.GrqPart(**arguments, row_steps=steps) for steps in (127, None)]
+    kernel = _kernels.GrqPart(**{name: value.astype(np.float32) if isinstance(value, np.ndarray) else value
+                                 for name, value in arguments.items()}, weights="int8")
+    rng, width = np.random.default_rng(14), 50  # not a multiple of what a step takes
+    kernel.add_conv(encoder=True, weight=np.ones((width, DIMS, 3), np.float32), bias=np.zeros(width, np.float32))
+    for dilation in (1, 3, 9):
+        block = {"weight1": rounded(weights(rng, width, width, 3), "int8"), "bias1": weights(rng, width),
+                 "weight2": rounded(weights(rng, width, width, 1), "int8"), "bias2": weights(rng, width)}
+        for part in (kernel, *formulas):
+            part.add_residual(encoder=False, dilation=dilation, activation="relu", **block)
+    last = {"encoder": False, "weight": weights(rng, DIMS, width, 3), "bias": weights(rng, DIMS)}
+    for part in (kernel, *formulas):
+        part.add_conv(**last)
+    kernel.finish()
+    ids = np.random.default_rng(15).integers(0, CODES, (blocks, 3 * FRAMES)).astype(np.int32)
+    out = np.empty((blocks, WINDOW, DIMS), np.float32)
+    kernel.decode(ids, 0, out, 0)
+    as_kept, exact = (np.stack([part.decode(row.reshape(1, FRAMES, 3)) for row in ids]) for part in formulas)
+    assert np.abs(out - as_kept).max() < 1e-5 * np.abs(exact).max()
+    assert 1e-4 < np.abs(out - exact).max() / np.abs(exact).max() < 2e-2
 
 
 def test_an_object_keeps_the_instruction_set_it_was_built_with() -> None:
