@@ -48,6 +48,9 @@ MANO_BATCHES = (1, 15, 64, 1024)
 MESH_BYTES = {name: 135 * 2334 * size + 2334 * 4 + 50_000 for name, size in
               zip(STORAGES, (4, 2, 1), strict=True)}
 MESH_FLOPS = 2 * 135 * 2334 + 778 * (4 * 24 + 21)  # pose blends; at most 4 weights of 12 numbers, then 3x4 times point
+# Their instruction: beside bfloat16 weights there is one on some processors that have AVX-512, else it is float32's.
+BF16 = "pairs" if _kernels.isa() == "avx512bf16" else "fma"
+MESH_PRODUCT = {"float32": "fma", "bfloat16": BF16, "int8": "pairs"}
 TOLERANCE_M, TOLERANCE_RELATIVE = 2e-6, 1e-5
 
 
@@ -158,14 +161,14 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
         calls[f"beingh0 mesh, {name}"] = partial(hands[name].forward, pose, vertices=True, out=outs[name])
         calls[f"beingh0 mesh, {name}, kernel"] = kernel(flat, "axis_angle", None, name, outs[name].vertices)
     calls |= probe.contenders(list(MESH_BYTES.values()))
-    timings = race(calls, options.seconds)
+    timings = race(calls, options.seconds, max(3e-4, 1e-5 * batch))  # as long as a call: disturbed alike
     rows = []
     for name, timing in timings.items():
         if name.startswith("beingh0 mesh"):
             storage = name.split(", ")[1]
-            limit = probe.bounds(timings, MESH_BYTES[storage], MESH_FLOPS * batch, storage != "float32")
+            limit = probe.bounds(timings, MESH_BYTES[storage], {MESH_PRODUCT[storage]: MESH_FLOPS * batch})
             rows.append(Row("MANO", name, batch, timing, limit))
-        elif not name.startswith(("read", "fma", "pairs")):
+        elif not name.startswith(("read", "fma", "pairs", "quads")):
             rows.append(Row("MANO", name, batch, timing))
     return rows, probe.text(timings)
 
@@ -198,10 +201,13 @@ def official(weights: str, folder: Path) -> tuple[MotionTokenizer, list[MotionVQ
     return ours, models, sum(kernel.weight_bytes(encoder=False) for kernel in ours._kernels)
 
 
-def flops(network: torch.nn.Module, frames: int) -> float:
-    """Multiply-adds that do not meet the zero padding, those of a frame that is there twice counted once, times two."""
-    total, copies = 0.0, 1
-    for module in network.modules():
+def flops(network: torch.nn.Module, frames: int) -> tuple[float, float]:
+    """Twice the multiply-adds of residual blocks and of the other layers.
+
+    Those that meet the zero padding do not count, those of a frame that is there twice count once.
+    """
+    total, copies = {True: 0.0, False: 0.0}, 1
+    for name, module in network.named_modules():
         if isinstance(module, torch.nn.Upsample):
             copies = 2
         if isinstance(module, torch.nn.Conv1d):
@@ -209,9 +215,16 @@ def flops(network: torch.nn.Module, frames: int) -> float:
             reach = [module.dilation[0] * tap - int(module.padding[0]) for tap in range(module.kernel_size[0])]
             taken = {(offset, (t + offset) // copies) for offset in reach for t in range(0, frames, stride)
                      if 0 <= t + offset < frames}
-            total += 2 * len(taken) * module.in_channels * module.out_channels
+            total[".model." in name] += 2 * len(taken) * module.in_channels * module.out_channels
             frames, copies = frames // stride, 1
-    return total
+    return total[True], total[False]
+
+
+def products(storage: str, residual: float, rest: float) -> dict[str, float]:
+    """Flops by the instruction that does them; of int8 the layers at both ends count as the others."""
+    if storage == "int8":
+        return {"quads": residual, "pairs": rest}
+    return {BF16 if storage == "bfloat16" else "fma": residual + rest}
 
 
 def search_flops(args: MotionArgs) -> float:
@@ -245,12 +258,13 @@ def tokenizer_batch(batch: int, probe: Probe, options: argparse.Namespace,
         calls["torch.compile"] = lambda: [m(i) for m, i in zip(compiled, parts, strict=True)]
     out = np.empty_like(exact)
     calls |= {f"beingh0 {name}": partial(ours[name][0].decode, ids, out=out) for name in STORAGES}
-    timings = race(calls | probe.contenders([size for _, _, size in ours.values()]), options.seconds)
+    turn_s = 2e-3 * batch
+    timings = race(calls | probe.contenders([size for _, _, size in ours.values()]), options.seconds, turn_s)
     text, rows = probe.text(timings), []
-    work = batch * sum(flops(m.decoder, m.args.positions) for m in models)
+    counts = np.array([flops(m.decoder, m.args.positions) for m in models]).sum(0) * batch
     for name in calls:
         storage = name.split()[-1]
-        limit = probe.bounds(timings, ours[storage][2], work, storage != "float32") if storage in STORAGES else None
+        limit = probe.bounds(timings, ours[storage][2], products(storage, *counts)) if storage in STORAGES else None
         rows.append(Row("GRQ decode", name, batch, timings[name], limit))
 
     motion = [torch.from_numpy(exact[..., :9].copy()), torch.from_numpy(exact[..., 9:].copy())]
@@ -260,10 +274,10 @@ def tokenizer_batch(batch: int, probe: Probe, options: argparse.Namespace,
     same = float((theirs == calls["beingh0 float32"]()).mean())
     size = sum(kernel.weight_bytes(encoder=True) + exact_tokenizer.codebook(i).nbytes
                for i, kernel in enumerate(exact_tokenizer._kernels))
-    timings = race(calls | probe.contenders([size]), options.seconds)
-    work = batch * sum(flops(m.encoder, m.args.positions * 4) + search_flops(m.args) for m in models)
+    timings = race(calls | probe.contenders([size]), options.seconds, turn_s)
+    work = batch * sum(sum(flops(m.encoder, m.args.positions * 4)) + search_flops(m.args) for m in models)
     for name in calls:
-        limit = probe.bounds(timings, size, work, False) if name.startswith("beingh0") else None
+        limit = probe.bounds(timings, size, {"fma": work}) if name.startswith("beingh0") else None
         rows.append(Row("GRQ encode", name, batch, timings[name], limit, f"{same:.2%} of ids equal"))
 
     peer = tokenizer_vq(models[1])
@@ -380,18 +394,22 @@ def targets(rows: list[Row], errors: dict[str, float]) -> list[Goal]:
 
 WHY = (
     "What stands between these numbers and the bounds:", "",
-    "- A float32 decode of one hand-second reads nearly as long as it multiplies (both times are in the table). Tiles "
-    "over the same weights share in asking for those that come next, so that the two overlap where a layer has 16 "
-    "frames; the first layers, of 4, wait for memory.",
-    "- bfloat16 and int8 halve the multiplications only once (pairs of 16-bit numbers, activations of 16 bits for "
-    "both), so that int8 is bounded by multiplying and not by its bytes.",
-    "- The bound of reading is that of one stream through memory. Two side by side read a fifth faster on a processor "
-    "without AVX-512, and the kernels read two: there the bound is loose by as much.",
+    "- The bound of reading is the best of one stream, one that asks ahead, and four side by side, which read a third "
+    "faster on a processor without AVX-512. Tiles read two or four places of the weights side by side and share in "
+    "asking for those that come next, but they multiply as well: a float32 decode of one hand-second multiplies half "
+    "as long as it reads.",
+    "- The faster float32 reads, the less smaller weights gain on it: those of bfloat16 take as many multiply-adds as "
+    "float32 where there is no instruction for them (AVX2), those of int8 half as many beside 16-bit rows and a third "
+    "or a quarter beside the 7-bit rows of residual blocks.",
     "- Streaming 68 MB empties the caches of everything else: the Python around the next call starts cold.",
-    "- Of a mesh the poses' rotations, the chain of joints and skinning come on top of the pose blends.",
+    "- Of a mesh the poses' rotations, the chain of joints and skinning come on top of the pose blends: about 3 us of "
+    "a hand without AVX-512. At batch 1 they wait for each other, and smaller pose blends leave them as they are.",
     "- smplx takes a few rounds only at batch 1024, and its time changes from run to run.",
+    "- A turn is taken again if just before or after it the core worked for somebody else as well, which makes up to "
+    "two of three turns worthless on a busy host. Calls of milliseconds are disturbed within, and so are the bounds "
+    "beside them.",
     "- Weights are in huge pages where the system gives them (transparent_hugepage: madvise or always). In pages of "
-    "4 KB this machine read 71 MB at 18 instead of 31 GB/s.")
+    "4 KB an AVX-512 processor read 71 MB at 18 instead of 31 GB/s.")
 
 
 def report(machine: dict[str, str], rows: list[Row], errors: dict[str, float], goals: list[Goal]) -> str:

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 #if defined(__linux__)
@@ -21,6 +21,7 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int Int __attribute__((vector_size(kLanes * 4)));
 constexpr int kChains = 12;
 
 volatile float sink = 0;
@@ -41,23 +42,21 @@ void* probe_memory(std::size_t bytes) {
     return data;
 }
 
-// Reads `bytes`, a multiple of 1024, `times` times over; asks for what comes `ahead` bytes later unless that is 0.
-void probe_read(const void* data, std::size_t bytes, int times, int ahead) {
-    const Vec* const from = static_cast<const Vec*>(data);
-    const std::size_t count = bytes / sizeof(Vec);
+// Reads `bytes`, a multiple of 1024, `times` times over, at `streams` places side by side; asks for what comes `ahead`
+// bytes later unless that is 0.
+void probe_read(const void* data, std::size_t bytes, int times, int ahead, int streams) {
+    const std::size_t count = bytes / sizeof(Vec) / streams;
     Vec s[8] = {};
-    for (int t = 0; t < times; ++t) {
-        if (ahead == 0)
-            for (std::size_t i = 0; i + 8 <= count; i += 8)
-                for (int k = 0; k < 8; ++k) s[k] += from[i + k];
-        else
-            for (std::size_t i = 0; i + 8 <= count; i += 8)
+    for (int t = 0; t < times; ++t)
+        for (std::size_t i = 0; i + 8 <= count; i += 8)
+            for (int stream = 0; stream < streams; ++stream) {
+                const Vec* const from = static_cast<const Vec*>(data) + stream * count + i;
                 for (int k = 0; k < 8; ++k) {
-                    const char* const next = reinterpret_cast<const char*>(from + i + k) + ahead;
-                    if (k * sizeof(Vec) % 64 == 0) __builtin_prefetch(next, 0, 2);
-                    s[k] += from[i + k];
+                    if (ahead != 0 && k * sizeof(Vec) % 64 == 0)
+                        __builtin_prefetch(reinterpret_cast<const char*>(from + k) + ahead, 0, 2);
+                    s[k] += from[k];
                 }
-    }
+            }
     for (const Vec& x : s) sink = sink + x[0];
 }
 
@@ -74,14 +73,39 @@ double probe_fma(int steps) {
 
 // The same of pairs of 16-bit integers; 0 where there is no instruction for them.
 double probe_pairs([[maybe_unused]] int steps) {
-#if defined(__AVX512VNNI__)
-    __m512i s[kChains];
-    for (int k = 0; k < kChains; ++k) s[k] = _mm512_set1_epi32(k);
-    const __m512i u = _mm512_set1_epi16(3), v = _mm512_set1_epi16(2);
+#if defined(__AVX512VNNI__) || defined(__AVX2__)
+    Int s[kChains];
+    for (int k = 0; k < kChains; ++k) s[k] = Int{} + k;
+    [[maybe_unused]] const Int u = Int{} + 0x00030003, v = Int{} + 0x00020002;
     for (int i = 0; i < steps; ++i)
-        for (int k = 0; k < kChains; ++k) s[k] = _mm512_dpwssd_epi32(s[k], u, v);
-    for (const __m512i& x : s) sink = sink + static_cast<float>(_mm512_cvtsi512_si32(x));
-    return 2.0 * steps * kChains * 32;
+        for (int k = 0; k < kChains; ++k)
+#if defined(__AVX512VNNI__)
+            s[k] = (Int)_mm512_dpwssd_epi32((__m512i)s[k], (__m512i)u, (__m512i)v);
+#else
+            s[k] += (Int)_mm256_madd_epi16((__m256i)s[k], (__m256i)v);
+#endif
+    for (const Int& x : s) sink = sink + static_cast<float>(x[0]);
+    return 4.0 * steps * kChains * kLanes;
+#else
+    return 0;
+#endif
+}
+
+// The same of four 8-bit integers each.
+double probe_quads([[maybe_unused]] int steps) {
+#if defined(__AVX512VNNI__) || defined(__AVX2__)
+    Int s[kChains];
+    for (int k = 0; k < kChains; ++k) s[k] = Int{} + k;
+    [[maybe_unused]] const Int u = Int{} + 0x03030303, v = Int{} + 0x02020202, one = Int{} + 0x00010001;
+    for (int i = 0; i < steps; ++i)
+        for (int k = 0; k < kChains; ++k)
+#if defined(__AVX512VNNI__)
+            s[k] = (Int)_mm512_dpbusd_epi32((__m512i)s[k], (__m512i)u, (__m512i)v);
+#else
+            s[k] += (Int)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)s[k], (__m256i)v), (__m256i)one);
+#endif
+    for (const Int& x : s) sink = sink + static_cast<float>(x[0]);
+    return 8.0 * steps * kChains * kLanes;
 #else
     return 0;
 #endif
