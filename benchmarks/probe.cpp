@@ -26,6 +26,18 @@ constexpr int kChains = 12;
 
 volatile float sink = 0;
 
+// Lanes to which `step` was applied: in kChains chains that wait on nothing of each other.
+template <typename T, typename Step>
+double chains(int steps, const Step& step) {
+    T s[kChains];  // all different, or the compiler would keep one
+    for (int k = 0; k < kChains; ++k)
+        for (int lane = 0; lane < kLanes; ++lane) s[k][lane] = k;
+    for (int i = 0; i < steps; ++i)
+        for (int k = 0; k < kChains; ++k) s[k] = step(s[k]);
+    for (const T& x : s) sink = sink + static_cast<float>(x[0]);
+    return static_cast<double>(steps) * kChains * kLanes;
+}
+
 }  // namespace
 
 extern "C" {
@@ -62,30 +74,18 @@ void probe_read(const void* data, std::size_t bytes, int times, int ahead, int s
 
 // Flops of float32 multiply-adds that were done.
 double probe_fma(int steps) {
-    Vec s[kChains];  // all different, or the compiler would keep one
-    for (int k = 0; k < kChains; ++k) s[k] = Vec{} + static_cast<float>(k);
     const Vec a = Vec{} + 0.999f, b = Vec{} + 1.0001f;
-    for (int i = 0; i < steps; ++i)
-        for (int k = 0; k < kChains; ++k) s[k] = s[k] * a + b;
-    for (const Vec& x : s) sink = sink + x[0];
-    return 2.0 * steps * kChains * kLanes;
+    return 2 * chains<Vec>(steps, [=](Vec s) { return s * a + b; });
 }
 
 // The same of pairs of 16-bit integers; 0 where there is no instruction for them.
 double probe_pairs([[maybe_unused]] int steps) {
-#if defined(__AVX512VNNI__) || defined(__AVX2__)
-    Int s[kChains];
-    for (int k = 0; k < kChains; ++k) s[k] = Int{} + k;
-    [[maybe_unused]] const Int u = Int{} + 0x00030003, v = Int{} + 0x00020002;
-    for (int i = 0; i < steps; ++i)
-        for (int k = 0; k < kChains; ++k)
 #if defined(__AVX512VNNI__)
-            s[k] = (Int)_mm512_dpwssd_epi32((__m512i)s[k], (__m512i)u, (__m512i)v);
-#else
-            s[k] += (Int)_mm256_madd_epi16((__m256i)s[k], (__m256i)v);
-#endif
-    for (const Int& x : s) sink = sink + static_cast<float>(x[0]);
-    return 4.0 * steps * kChains * kLanes;
+    const Int u = Int{} + 0x00030003, v = Int{} + 0x00020002;
+    return 4 * chains<Int>(steps, [=](Int s) { return (Int)_mm512_dpwssd_epi32((__m512i)s, (__m512i)u, (__m512i)v); });
+#elif defined(__AVX2__)
+    const Int v = Int{} + 0x00020002;
+    return 4 * chains<Int>(steps, [=](Int s) { return s + (Int)_mm256_madd_epi16((__m256i)s, (__m256i)v); });
 #else
     return 0;
 #endif
@@ -93,19 +93,14 @@ double probe_pairs([[maybe_unused]] int steps) {
 
 // The same of four 8-bit integers each.
 double probe_quads([[maybe_unused]] int steps) {
-#if defined(__AVX512VNNI__) || defined(__AVX2__)
-    Int s[kChains];
-    for (int k = 0; k < kChains; ++k) s[k] = Int{} + k;
-    [[maybe_unused]] const Int u = Int{} + 0x03030303, v = Int{} + 0x02020202, one = Int{} + 0x00010001;
-    for (int i = 0; i < steps; ++i)
-        for (int k = 0; k < kChains; ++k)
 #if defined(__AVX512VNNI__)
-            s[k] = (Int)_mm512_dpbusd_epi32((__m512i)s[k], (__m512i)u, (__m512i)v);
-#else
-            s[k] += (Int)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)s[k], (__m256i)v), (__m256i)one);
-#endif
-    for (const Int& x : s) sink = sink + static_cast<float>(x[0]);
-    return 8.0 * steps * kChains * kLanes;
+    const Int u = Int{} + 0x03030303, v = Int{} + 0x02020202;
+    return 8 * chains<Int>(steps, [=](Int s) { return (Int)_mm512_dpbusd_epi32((__m512i)s, (__m512i)u, (__m512i)v); });
+#elif defined(__AVX2__)
+    const Int v = Int{} + 0x02020202, one = Int{} + 0x00010001;
+    return 8 * chains<Int>(steps, [=](Int s) {
+        return s + (Int)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)s, (__m256i)v), (__m256i)one);
+    });
 #else
     return 0;
 #endif

@@ -274,7 +274,7 @@ class HandModel {
     // What a call writes into, and the shape of the last betas; one per caller at a time. Throws std::bad_alloc.
     struct Scratch {
         explicit Scratch(const HandModel& model);
-        bool shaped = false, backwards = true;  // backwards: the last sweep over the mesh
+        bool shaped = false;
         float betas[kBetas];
         float joints[kJoints][3];
         FloatBuffer shaped_template, tip_bias[kTipSets];  // as rest of a Mesh, [15 rounded up]

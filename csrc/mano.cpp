@@ -274,7 +274,6 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
     }
 
     if (b.vertices == nullptr) return;
-    s.backwards = !s.backwards;
     MeshHand meshes[kBlock];
     for (int h = 0; h < count; ++h) {
         const GemmRow row = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
@@ -282,7 +281,7 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
                      hands[h].offset, b.vertices + (first + h) * kVertices * 3};
     }
     simd_->mesh[static_cast<int>(pose_.storage)](
-        {meshes, count, s.backwards, kVertices, pose_.depth(),
+        {meshes, count, kVertices, pose_.depth(),
          b.betas_per_hand ? shape_.bias.data() : s.shaped_template.data(), static_cast<const float*>(shape_.data()),
          pose_.data(), pose_.scale(), block_start_.data(), block_transform_.data(), block_weight_.data()});
 }

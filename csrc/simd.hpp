@@ -58,7 +58,6 @@ struct MeshHand {
 struct Mesh {
     const MeshHand* hands;
     int count;
-    bool backwards;              // the order of the blocks
     int vertices, depth;         // depth is even except with f32 weights
     const float* rest;           // [blocks][3][lanes]: x, y, z
     const float* shape;          // [blocks][10][3][lanes]

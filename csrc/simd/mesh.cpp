@@ -124,45 +124,32 @@ void tile(const Mesh& mesh, const MeshHand* hand, int block) {
     place<Kind>(mesh, hand, H, block, B, &sum[0][0]);
 }
 
-// One block of all hands.
+// Hands of a tile; what smaller weights become takes registers too.
 template <typename Kind>
-void tiles(const Mesh& mesh, int block) {
-    constexpr int kMost = Kind::kBytes < 4 && kHands == 4 ? 3 : kHands;  // what smaller weights become takes registers
-    const int count = (mesh.count + kMost - 1) / kMost;
-    const MeshHand* hand = mesh.hands;
-    for (int t = 0; t < count; ++t) {
-        const int left = static_cast<int>(mesh.hands + mesh.count - hand), hands = (left + count - t - 1) / (count - t);
-        switch (hands) {
-            case 1: tile<Kind, 1, 1>(mesh, hand, block); break;
-            case 2: tile<Kind, 2, 1>(mesh, hand, block); break;
-            case 3: tile<Kind, 3, 1>(mesh, hand, block); break;
-            case 4: tile<Kind, 4, 1>(mesh, hand, block); break;
-            default: break;
-        }
-        if constexpr (kMost > 4) switch (hands) {
-            case 5: tile<Kind, 5, 1>(mesh, hand, block); break;
-            case 6: tile<Kind, 6, 1>(mesh, hand, block); break;
-            case 7: tile<Kind, 7, 1>(mesh, hand, block); break;
-            case 8: tile<Kind, 8, 1>(mesh, hand, block); break;
-            default: break;
-        }
-        hand += hands;
-    }
+constexpr int kMostHands = Kind::kBytes < 4 && kHands == 4 ? 3 : kHands;
+
+template <typename Kind, int H = kMostHands<Kind>>
+void tile_of(int hands, const Mesh& mesh, const MeshHand* hand, int block) {
+    if (hands == H) return tile<Kind, H, 1>(mesh, hand, block);
+    if constexpr (H > 1) tile_of<Kind, H - 1>(hands, mesh, hand, block);
 }
 
-// Blocks outside, hands inside: a block's pose blends are fetched once and stay in cache for all hands. Every other
-// sweep goes backwards, over what the one before has left in the cache.
+// Blocks outside, hands inside: a block's pose blends are fetched once and stay in cache for all hands.
 template <typename Kind>
 void run(const Mesh& mesh) noexcept {
     constexpr int kWide = 3;  // blocks of one hand, so that the adders need not wait on each other
-    const int blocks = (mesh.vertices + kLanes - 1) / kLanes, wide = mesh.count == 1 ? blocks / kWide : 0;
-    const int steps = wide + blocks - kWide * wide;
-    for (int i = 0; i < steps; ++i) {
-        const int step = mesh.backwards ? steps - 1 - i : i;
-        if (step < wide)
-            tile<Kind, 1, kWide>(mesh, mesh.hands, kWide * step);
-        else
-            tiles<Kind>(mesh, step + (kWide - 1) * wide);
+    const int blocks = (mesh.vertices + kLanes - 1) / kLanes;
+    int block = 0;
+    if (mesh.count == 1)
+        for (; block + kWide <= blocks; block += kWide) tile<Kind, 1, kWide>(mesh, mesh.hands, block);
+    for (; block < blocks; ++block) {
+        const MeshHand* hand = mesh.hands;
+        for (int tiles = (mesh.count + kMostHands<Kind> - 1) / kMostHands<Kind>, left = mesh.count; tiles > 0; --tiles) {
+            const int hands = (left + tiles - 1) / tiles;
+            tile_of<Kind>(hands, mesh, hand, block);
+            hand += hands;
+            left -= hands;
+        }
     }
 }
 

@@ -254,10 +254,27 @@ def test_a_read_only_output_is_refused() -> None:
         PART.decode(ids_of(0, 1), 0, frozen, 0)
 
 
+def stored(weight: np.ndarray, storage: str) -> np.ndarray:
+    """What weights [outputs, inputs] have become: each input alone, through a layer that changes nothing."""
+    outputs, inputs = weight.shape
+    dims = outputs + 1  # a layer of `dims` outputs makes features and stays float32
+    part = _kernels.GrqPart(codebooks=np.eye(inputs, dtype=np.float32)[None, None], mean=np.zeros(dims, np.float32),
+                            std=np.ones(dims, np.float32), quantizers=1, window=inputs, frames=inputs,
+                            positions=inputs, id_offset=0, weights=storage)
+    same = np.eye(dims, outputs, dtype=np.float32)
+    for encoder, layer in ((True, np.ones((inputs, dims), np.float32)), (False, weight), (False, same)):
+        part.add_conv(encoder=encoder, weight=np.ascontiguousarray(layer[..., None]),
+                      bias=np.zeros(len(layer), np.float32), padding=0)
+    part.finish()
+    out = np.empty((1, inputs, dims), np.float32)
+    part.decode(np.arange(inputs, dtype=np.int32)[None], 0, out, 0)
+    return out[0, :, :outputs].T
+
+
 def rounded(weight: np.ndarray, storage: str) -> np.ndarray:
-    """Weights that the storage keeps exactly."""
+    """Weights [outputs, inputs, kernel] that the storage keeps exactly on the instruction set in use."""
     if storage == "bfloat16":
-        return (weight.view(np.uint32) & 0xffff0000).view(np.float32)
+        return np.stack([stored(tap, storage) for tap in np.moveaxis(weight, 2, 0)], 2).copy()
     largest = np.abs(weight).max(1, keepdims=True)  # per output and tap
     return (np.rint(weight / largest * 127) * largest / 127).astype(np.float32)
 
@@ -299,9 +316,8 @@ def decoded(part: _kernels.GrqPart, blocks: int) -> np.ndarray:
     return out
 
 
-# Of the largest value. Activations become bf16 (8 bits) beside bf16 weights on some machines, 15 bits beside int8. On
-# the others every second bf16 weight is as near as rounding comes, not the number itself; int8 has a layer of bf16 too.
-ACTIVATION_TOLERANCE = {"bfloat16": 1e-2, "int8": 1e-3}
+# Of the largest value. Activations become bf16 (8 bits) beside bf16 weights on some machines, 15 bits beside int8.
+ACTIVATION_TOLERANCE = {"bfloat16": 1e-2, "int8": 2e-4}
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "int8"])
@@ -328,23 +344,9 @@ def test_every_instruction_set_agrees_with_the_best(isa: str, storage: str) -> N
     _kernels.use_isa("")
     best = decoded(part_of(storage), 4)
     tolerance = {"float32": 1e-5, **ACTIVATION_TOLERANCE}[storage]
+    if storage == "int8" and _kernels.isa() == "avx512bf16" != isa:
+        tolerance = 1e-3  # its layer of bf16 is rounded otherwise where there is no instruction for it
     assert np.abs(here - best).max() < tolerance * np.abs(best).max()
-
-
-def stored(weight: np.ndarray, storage: str) -> np.ndarray:
-    """What weights [outputs, inputs] have become: each input alone, through a layer that changes nothing."""
-    outputs, inputs = weight.shape
-    part = _kernels.GrqPart(codebooks=np.eye(inputs, dtype=np.float32)[None, None], mean=np.zeros(outputs, np.float32),
-                            std=np.ones(outputs, np.float32), quantizers=1, window=inputs, frames=inputs,
-                            positions=inputs, id_offset=0, weights=storage)
-    zero, same = np.zeros(outputs, np.float32), np.eye(outputs, dtype=np.float32)
-    for encoder, layer in ((True, np.ones((inputs, outputs), np.float32)), (False, weight), (False, same)):
-        part.add_conv(encoder=encoder, weight=np.ascontiguousarray(layer[..., None]), bias=zero[:1].repeat(len(layer)),
-                      padding=0)
-    part.finish()
-    out = np.empty((1, inputs, outputs), np.float32)
-    part.decode(np.arange(inputs, dtype=np.int32)[None], 0, out, 0)
-    return out[0].T
 
 
 def test_bfloat16_weights_are_as_near_as_eight_bits_come(isa: str) -> None:
@@ -352,7 +354,9 @@ def test_bfloat16_weights_are_as_near_as_eight_bits_come(isa: str) -> None:
     weight = rng.standard_normal((37, 9)).astype(np.float32)  # odd: the last input has no second of its pair
     weight[:3], weight[3], weight[4] = 0, 1e30 * weight[3], 1e-30 * weight[4]
     weight[5, ::2], weight[6, 1::2] = 0, 0
-    error = np.abs(stored(weight, "bfloat16").astype(np.float64) - weight)
+    kept = stored(weight, "bfloat16")
+    error = np.abs(kept.astype(np.float64) - weight)
+    assert (kept != weight).mean() > 0.5
     assert (error <= 2.0**-8 * np.abs(weight) + 2e-38).all()  # the smallest normal number may stand for nothing
 
 

@@ -268,7 +268,7 @@ def test_a_hand_is_the_same_bits_alone_and_among_others(isa: str, storage: Weigh
     pose, betas = rng.normal(0, 0.5, (45, 48)), rng.normal(0, 1, (45, 10))  # 32 and 13, in tiles of 4, of 3 or less
     together = hand.forward(pose, betas, vertices=True)
     assert together.vertices is not None
-    for i in (0, 7, 15, 16, 29, 31, 32, 40, 44):  # every other sweep goes backwards
+    for i in (0, 7, 15, 16, 29, 31, 32, 40, 44):
         alone = hand.forward(pose[i: i + 1], betas[i: i + 1], vertices=True)
         assert np.array_equal(alone.joints[0], together.joints[i])
         assert alone.vertices is not None
