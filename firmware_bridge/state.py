@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -123,17 +125,21 @@ class HandLog:
     @staticmethod
     def load(path: Path) -> tuple[HandLog, str, str]:
         """(log, hand, side) of a saved log. Raises ValueError if the file is no such log, OSError."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in ("hand", "side", "joint_names", *_PER_CYCLE)}
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a log of a hand ({error})") from None
-        names = tuple(str(name) for name in found["joint_names"])
-        cycles = len(found["t_s"])
+        with open(path, "rb") as stream:
+            try:
+                with np.lib.npyio.NpzFile(stream, allow_pickle=False) as file:
+                    found = {name: file[name] for name in ("hand", "side", "joint_names", *_PER_CYCLE)}
+            except _DAMAGE as error:
+                raise ValueError(f"{path}: not a log of a hand ({error})") from None
+        names = tuple(str(name) for name in found["joint_names"].ravel())
+        cycles = found["t_s"].size
         for name in _PER_CYCLE:
-            wanted = (cycles,) if name in _WORDS or name in ("t_s", "late_ms") else (cycles, len(names))
-            if found[name].shape != wanted:
-                raise ValueError(f"{path}: {name}: expected shape {list(wanted)}, got {list(found[name].shape)}")
+            column, word = found[name], name in _WORDS
+            wanted = (cycles,) if word or name in ("t_s", "late_ms") else (cycles, len(names))
+            if column.shape != wanted:
+                raise ValueError(f"{path}: {name}: expected shape {list(wanted)}, got {list(column.shape)}")
+            if column.dtype.kind != ("U" if word else "f"):
+                raise ValueError(f"{path}: {name}: expected {'text' if word else 'floats'}, got {column.dtype}")
         columns: dict[str, Any] = {
             name: tuple(str(word) for word in found[name]) if name in _WORDS else found[name] for name in _PER_CYCLE}
         return HandLog(names, **columns), str(found["hand"]), str(found["side"])
@@ -141,3 +147,5 @@ class HandLog:
 
 _PER_CYCLE = tuple(field.name for field in fields(HandLog) if field.name != "joint_names")
 _WORDS = ("state", "reason", "read", "written")
+# What reading a damaged archive may raise.
+_DAMAGE = (KeyError, ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)

@@ -89,7 +89,7 @@ def test_probe_monitor_and_calibrate(capsys):
     (("record", HAND, "--out", "log.txt"), "ends in .npz"),
     (("calibrate", "leap", "--yes"), "nothing to calibrate"),
     (("replay", HAND, "broken.npz"), "not a log of a hand"),
-    (("replay", HAND, "empty.npz"), "not a log of a hand (the file is empty)"),
+    (("replay", HAND, "empty.npz"), "empty.npz: not a log of a hand (File is not a zip file)"),
     (("record", HAND, "--out", "no/log.npz"), "the folder no does not exist"),
     (("record", HAND, "--out", "log.npz", "--seconds", "nan"), "--seconds: expected more than 0"),
     (("monitor", HAND, "--seconds", "-1"), "--seconds: expected more than 0"),
@@ -140,6 +140,21 @@ def test_logs_are_joined_and_cut_by_time_and_damaged_files_are_refused(tmp_path)
     np.savez(tmp_path / "short.npz", **{**columns, "q_rad": columns["q_rad"][:3]})
     with pytest.raises(ValueError, match=r"q_rad: expected shape \[15, 2\], got \[3, 2\]"):
         HandLog.load(tmp_path / "short.npz")
+    np.savez(tmp_path / "text.npz", **{**columns, "t_s": columns["state"]})
+    with pytest.raises(ValueError, match="t_s: expected floats, got <U4"):
+        HandLog.load(tmp_path / "text.npz")
+
+
+def test_a_log_that_was_cut_or_altered_is_named(tmp_path):
+    numbers, words = np.zeros((9, 2)), ("idle",) * 9
+    log = HandLog(("a", "b"), np.arange(9.0), np.zeros(9), *[numbers] * 4, *[words] * 4)
+    log.save(tmp_path / "log.npz", "toy", "left")
+    whole = (tmp_path / "log.npz").read_bytes()
+    within = whole.index(b"t_s.npy") + 50  # of the compressed bytes
+    for damaged in (b"", whole[:40], whole[:-30], whole[:within] + b"\xff" * 8 + whole[within + 8:]):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged\.npz: not a log of a hand"):
+            HandLog.load(tmp_path / "damaged.npz")
 
 
 def test_a_port_is_known_by_the_name_that_survives_replugging(tmp_path):

@@ -233,10 +233,7 @@ def jog(where: Where, joint: str, degrees: float, seconds: float | None, plot: P
 
 def replay(where: Where, recording: Path, speed: float, plot: Path, log_file: Path | None) -> str:
     """Follows the measured angles of a recording: first slowly to where they begin, then at `speed` times theirs."""
-    try:
-        log, hand, _ = HandLog.load(recording)
-    except EOFError:  # numpy's word for an empty file, and typer's for Ctrl-C
-        raise ValueError(f"{recording}: not a log of a hand (the file is empty)") from None
+    log, hand, _ = HandLog.load(recording)
     spec = hand_spec(where.hand)
     if log.joint_names != spec.joint_names:
         raise ValueError(f"{recording} was recorded from {hand}, which has other joints than {where.hand}")
