@@ -1,8 +1,10 @@
 // Python face of the hand kinematics; hand_model.py documents it.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
+#include <sstream>
 
 #include "bind_check.hpp"
 #include "kernels.hpp"
@@ -48,6 +50,26 @@ HandModel::Pose kind_of(const std::string& name) {
     if (name == "pca") return HandModel::Pose::pca;
     throw std::invalid_argument("kind: expected axis_angle, matrix, rot6d_interleaved, rot6d_columns or pca, got " +
                                 name);
+}
+
+float largest(const float* values, std::int64_t count) {
+    float most = 0.0f;
+    for (std::int64_t i = 0; i < count; ++i) most = std::max(most, std::fabs(values[i]));
+    return most;
+}
+
+// What is finite may still be so large that the hand is not.
+void check_hands(const HandModel::Batch& b) {
+    if (all_finite(b.keypoints, b.count * kKeypoints * 3) &&
+        (!b.vertices || all_finite(b.vertices, b.count * kVertices * 3)) &&
+        (!b.jacobian || all_finite(b.jacobian, b.count * kKeypoints * 3 * b.jacobian_width())))
+        return;
+    std::ostringstream text;
+    text << "pose, betas, trans: expected a hand that is finite, got one that is not, of values up to "
+         << largest(b.pose, b.count * b.pose_width()) << ", "
+         << largest(b.betas, (b.betas_per_hand ? b.count : 1) * kBetas) << " and "
+         << (b.trans ? largest(b.trans, b.count * 3) : 0.0f);
+    throw std::invalid_argument(text.str());
 }
 
 // Any number of threads may call.
@@ -96,6 +118,7 @@ class Hand {
         py::gil_scoped_release release;
         const Pool<HandModel::Scratch>::Lease scratch = scratch_.take(model_);
         model_.forward(b, *scratch);
+        check_hands(b);
     }
 
  private:

@@ -131,7 +131,7 @@ class HandModel:
         jacobian  also the exact derivative of joints by the numbers of pose: [..., 21, 3, 48 or 3 + pca_components]
         out    an earlier result of the same shape to be written over and returned; nothing else is allocated
         Arrays may be numpy's or anything in CPU memory with __dlpack__, such as torch tensors; float32 is not copied.
-        Raises: ValueError for another shape or a value that is not finite.
+        Raises: ValueError for another shape, a value that is not finite, or one so large that the result is not.
         """
         width = 48 if pca_components is None else 3 + pca_components
         if pca_components is not None and not 1 <= pca_components <= 45:

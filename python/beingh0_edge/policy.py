@@ -135,7 +135,7 @@ class Policy:
         pose = np.zeros((len(vectors), 48), np.float32)  # no wrist rotation: keypoints in the wrist frame
         pose[:, 3:] = theta_rad.reshape(-1, 45)
         keypoints = self.hands[side].forward(pose, betas).joints
-        if not (np.isfinite(cam_from_wrist).all() and np.isfinite(keypoints).all()):
+        if not np.isfinite(cam_from_wrist).all():  # of the keypoints, the hand model checked that
             raise BackendError(f"the {side} hand's motion at {start_s} s is not finite")
         motion = HandMotion(side, cam_from_wrist, theta_rad, betas, 1 / self._m.motion.fps)
         timings = Timings(

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,29 @@ def test_no_frames_give_no_points() -> None:
     assert points.joints.shape == (0, 21, 3)
     assert points.vertices is not None
     assert points.vertices.shape == (0, 778, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("large", [np.full(48, 1e30), np.r_[1e30, np.zeros(47)]])
+@pytest.mark.parametrize("wanted", [{}, {"vertices": True}, {"jacobian": True}])
+def test_a_pose_too_large_to_compute_with_is_refused_and_the_next_one_is_not(
+        threads: int, large: np.ndarray, wanted: dict[str, bool]) -> None:
+    hand, poses = HandModel(ARRAYS, "right", threads=threads), np.zeros((100, 48))
+    good = hand.forward(poses, **wanted)  # type: ignore[arg-type]
+    poses[70] = large
+    with pytest.raises(ValueError, match=rf"^pose, betas, trans: expected a hand that is finite, .* up to "
+                                         rf"{re.escape(f'{large[0]:g}')}, 0 and 0$"):
+        hand.forward(poses, **wanted)  # type: ignore[arg-type]
+    again = hand.forward(np.zeros((100, 48)), **wanted)  # type: ignore[arg-type]
+    assert np.array_equal(again.joints, good.joints)
+
+
+def test_matrices_betas_and_trans_too_large_together_are_refused() -> None:
+    largest = np.full(3, np.finfo(np.float32).max)
+    with pytest.raises(ValueError, match=r"of values up to 0, 3\.40282e\+38 and 3\.40282e\+38$"):
+        HAND.forward(np.zeros(48), np.full(10, largest[0]), largest, center=False)
+    with pytest.raises(ValueError, match=r"of values up to 1e\+20, 0 and 0$"):
+        HAND.forward_rotmats(np.full((16, 3, 3), 1e20))
 
 
 @pytest.mark.parametrize(("call", "message"), [
