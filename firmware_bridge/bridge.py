@@ -20,7 +20,7 @@ from beingh0_edge.firmware_bridge.ports import explain_open_failure, stable_name
 from beingh0_edge.firmware_bridge.remote import PREFIX, TAKEN, RemoteLoop, Server
 from beingh0_edge.firmware_bridge.safety import Safety
 from beingh0_edge.firmware_bridge.sharing import Registration
-from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, start_simulator
+from beingh0_edge.firmware_bridge.simulators import RunningSimulator, is_simulated, parse_spec, start_simulator
 from beingh0_edge.firmware_bridge.state import Array, HandLog, HandState
 from beingh0_edge.types import HandTrajectory, Side
 
@@ -103,6 +103,8 @@ class Bridge:
                                 spec.max_jerk_rad_s3)
         if port.startswith(PREFIX):
             return cls._of_process(spec, which, port, limits)
+        if is_simulated(port) and (simulated := parse_spec(port).name) != name:
+            raise HandError(f"{port} is a simulated {simulated}; expected sim:{name}", name)
         registration = None if share is None else Registration(share)
         simulator = None
         try:
@@ -126,7 +128,7 @@ class Bridge:
             if isinstance(error, _bridge.WrongHand):
                 raise HandError(str(error), name) from None
             if isinstance(error, OSError) and not isinstance(error, TransportError):
-                raise TransportError(explain_open_failure(port, error), name) from None
+                raise TransportError(explain_open_failure(name, port, error), name) from None
             raise
         hand = cls(spec, which, port, loop, limits, simulator, registration)
         snapshot = loop.snapshot()

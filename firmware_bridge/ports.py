@@ -33,11 +33,12 @@ def stable_name(port: str, links: str = "/dev/serial/by-id") -> str:
     return port
 
 
-def explain_open_failure(port: str, error: OSError) -> str:
+def explain_open_failure(hand: str, port: str, error: OSError) -> str:
     """One line for a person: what is wrong with `port` and what is possible instead."""
+    port = port.removeprefix("slcan:")
     ports = available_ports()
     possible = f"available: {', '.join(ports)}" if ports else "no serial port is available on this machine"
-    possible += "; a simulated hand: sim:inspire_rh56"
+    possible += f"; a simulated hand: sim:{hand}"
     if not port.startswith("/"):  # a network address or a CAN interface; the text says which and why
         return f"port {error.strerror}; {possible}"
     if error.errno == errno.ENOENT:

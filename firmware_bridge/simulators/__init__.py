@@ -7,7 +7,8 @@ from beingh0_edge.firmware_bridge.simulators.launch import (
     SIMULATORS,
     RunningSimulator,
     is_simulated,
+    parse_spec,
     start_simulator,
 )
 
-__all__ = ["SIMULATORS", "RunningSimulator", "is_simulated", "start_simulator"]
+__all__ = ["SIMULATORS", "RunningSimulator", "is_simulated", "parse_spec", "start_simulator"]

@@ -373,7 +373,7 @@ def test_a_killed_user_process_leaves_no_command_behind_its_last_one():
 # -- what cannot be opened
 
 
-def test_ports_that_cannot_be_opened_say_what_is_possible(tmp_path):
+def test_ports_that_cannot_be_opened_say_what_is_possible(tmp_path, monkeypatch):
     with pytest.raises(TransportError, match=r"port /dev/ttyUSB99 does not exist; .*sim:inspire_rh56"):
         Bridge.open("inspire_rh56", port="/dev/ttyUSB99")
     with pytest.raises(TransportError, match="is not a serial port"):
@@ -382,6 +382,16 @@ def test_ports_that_cannot_be_opened_say_what_is_possible(tmp_path):
     plain.write_text("")
     with pytest.raises(TransportError, match="is not a serial port"):
         Bridge.open("inspire_rh56", port=str(plain))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TransportError, match="port file: not a serial port"):
+        Bridge.open("inspire_rh56", port="file")
+    with pytest.raises(TransportError, match=r"file is not a serial port; .*sim:linkerhand_l6$"):
+        Bridge.open("linkerhand_l6", port=f"slcan:{plain}")
+
+
+def test_a_simulated_hand_of_another_kind_is_refused_by_name():
+    with pytest.raises(HandError, match=r"^sim:leap\?seed=1 is a simulated leap; expected sim:inspire_rh56$"):
+        Bridge.open("inspire_rh56", port="sim:leap?seed=1")
 
 
 def test_a_port_in_use_is_refused():

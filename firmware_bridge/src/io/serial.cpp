@@ -50,8 +50,8 @@ void SerialPort::open() {
     ::close(fd);
     throw PortError(error, path_ + ": " + text);
   };
-  if (!isatty(fd)) fail(ENOTTY, "is not a serial port");
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) fail(EBUSY, "is in use by another process");
+  if (!isatty(fd)) fail(ENOTTY, "not a serial port");
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) fail(EBUSY, "in use by another process");
   if (ioctl(fd, TIOCEXCL) != 0) fail(errno, "cannot be made exclusive");
 
   termios settings{};
