@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from beingh0_edge.cli import doctor
+from beingh0_edge.cli import _EXTRA_OF, doctor
 from beingh0_edge.cli.doctor import Finding, Machine
 
 if sys.version_info >= (3, 11):
@@ -142,4 +143,13 @@ def test_the_json_report_holds_every_finding_of_this_machine():
 def test_the_doctor_knows_every_extra_and_dependency_of_the_package():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert set(doctor.EXTRAS) == set(project["optional-dependencies"])
+    assert set(_EXTRA_OF.values()) <= set(doctor.EXTRAS)
     assert {requirement.partition(">")[0] for requirement in project["dependencies"]} == set(doctor.PACKAGES)
+
+
+def test_every_extra_brings_only_what_something_imports():
+    root = Path(__file__).parents[2]
+    code = "\n".join(path.read_text() for folder in ("python", "quantize", "train", "benchmarks", "tests", "firmware_bridge")
+                     for path in (root / folder).rglob("*.py"))
+    brought = {module for extra, modules in doctor.EXTRAS.items() if extra != "test" for module in modules}
+    assert [module for module in brought if not re.search(rf"(import|from|importorskip\(\")\s*{module}\b", code)] == []

@@ -16,7 +16,7 @@ from types import FrameType
 from ..errors import BeingH0Error
 
 FAILED, INTERRUPTED = 2, 130
-_EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx": "convert", "rerun": "viz",
+_EXTRA_OF = {"torch": "train", "transformers": "train", "gguf": "convert", "onnx": "convert",
              "smplx": "bench", "skimage": "hand", "scipy": "hand"}
 
 

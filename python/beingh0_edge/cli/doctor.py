@@ -25,7 +25,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules it brings
     "hub": ("huggingface_hub",),
     "train": ("torch", "transformers", "gguf", "onnx"),
     "hand": ("skimage", "scipy"),
-    "viz": ("rerun",),
     "bench": ("torch", "smplx", "dex_retargeting"),
     "clients": ("dynamixel_sdk", "minimalmodbus", "pymodbus", "can", "ah_wrapper", "bc_stark_sdk"),
     "test": ("pytest", "pytest_timeout", "hypothesis"),
