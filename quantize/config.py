@@ -142,7 +142,7 @@ def _model(data: dict[str, Any]) -> ModelConfig:
         image_size=size,
         shuffle=shuffle,
         template=template,
-        lora_rank={part: _whole(vlm, key, 0, lowest=0)
+        lora_rank={part: 0 if vlm.get(key) is False else _whole(vlm, key, 0, lowest=0)
                    for part, key in (("language", "use_llm_lora"), ("vision", "use_backbone_lora"))},
         motion_args=_motion_args(data.get("motion_config")),
     )

@@ -248,6 +248,12 @@ def test_lora_pairs_are_merged(folder: Path) -> None:
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize("none", [False, None, 0])
+def test_a_config_may_say_in_three_ways_that_there_is_no_lora(folder: Path, none: object) -> None:
+    reconfigure(folder, lambda c: c["vlm_config"].update(use_llm_lora=none, use_backbone_lora=none))
+    assert read_config(folder / "config.json").lora_rank == {"language": 0, "vision": 0}
+
+
 def test_a_name_that_comes_twice_is_refused(folder: Path) -> None:
     rewrite(folder, lambda weights: weights.update({"module." + Q_PROJ: weights[Q_PROJ]}))
     with pytest.raises(BundleError, match=r"q_proj\.weight comes twice"):
