@@ -105,8 +105,10 @@ def build_bundle(
 
 def check_target(out: Path, overwrite: bool) -> None:
     """Raises BundleError if something lies at `out` that may not be replaced."""
-    if out.exists() and not (overwrite and (out / MANIFEST).is_file()):
-        raise BundleError(f"{out}: already exists" + (" and is not a bundle" if overwrite else ""), str(out))
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise BundleError(f"{out}: already exists and is not a bundle", str(out))
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out}: already exists; --overwrite (overwrite=True) replaces it", str(out))
 
 
 @dataclass(frozen=True)

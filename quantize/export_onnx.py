@@ -67,8 +67,10 @@ def export_onnx(
     if static is not None and min(static) < 1:
         raise ValueError(f"static: expected two lengths of at least 1, got {static}")
     source, out = Path(checkpoint_dir), Path(out_dir)
-    if out.exists() and not (overwrite and (out / LISTING).is_file()):
-        raise BundleError(f"{out}: already exists" + (" and holds no exported graphs" if overwrite else ""), str(out))
+    if out.exists() and not (out / LISTING).is_file():
+        raise BundleError(f"{out}: already exists and holds no exported graphs", str(out))
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out}: already exists; --overwrite (overwrite=True) replaces it", str(out))
     folders = [Path(folder) for folder in tokenizer_folders or default_folders(source)]
     checkpoint = Checkpoint(source, motion_args(folders), progress=progress)
     if static is not None and static[0] <= checkpoint.config.image_tokens:

@@ -272,7 +272,7 @@ def test_wrong_arguments_are_refused(tiny_checkpoint: Path, tmp_path: Path, opti
 def test_an_existing_folder_is_only_replaced_if_it_is_a_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     build_bundle(tiny_checkpoint, out)
-    with pytest.raises(BundleError, match="already exists"):
+    with pytest.raises(BundleError, match=r"already exists; --overwrite \(overwrite=True\) replaces it"):
         build_bundle(tiny_checkpoint, out)
     build_bundle(tiny_checkpoint, out, quant="F16", overwrite=True)
     assert Bundle.open(out).manifest.language.quant == "F16"

@@ -152,7 +152,7 @@ def test_a_bundle_is_only_replaced_when_told(tiny_checkpoint: Path, tmp_path: Pa
     arguments = [str(tiny_checkpoint), "--out", str(tmp_path / "bundle"), "--report", "0", "--quant"]
     assert main(["convert", *arguments, "F16"]) == 0
     capsys.readouterr()
-    assert "already exists" in fails_with_one_line(capsys, *arguments, "Q8_0")
+    assert "already exists; --overwrite" in fails_with_one_line(capsys, *arguments, "Q8_0")
     assert main(["convert", *arguments, "Q8_0", "--overwrite"]) == 0
     assert Bundle.open(tmp_path / "bundle").manifest.language.quant == "Q8_0"
 

@@ -287,7 +287,7 @@ def test_the_command_writes_whole_folders_only(tmp_path: Path, capsys: pytest.Ca
     assert main(["export", *given, "--static", "40,30"]) == FAILED
     assert "a longer cache, got '40,30'" in capsys.readouterr().err
     assert main(["export", *given]) == FAILED
-    assert "already exists" in capsys.readouterr().err
+    assert "already exists; --overwrite" in capsys.readouterr().err
     assert main(["export", *given, "--overwrite", "--language", "int4"]) == 0
     assert not (tmp_path / "o" / "language_decode.onnx").exists()
     with pytest.raises(ValueError, match="longer than the picture's 4 tokens, got 3"):
