@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from .errors import BundleError
+from .files import PACKAGED, packaged
 from .gguf_header import read_gguf_header
 from .preprocess import Camera
 from .tokens import PartLayout, TokenLayout
@@ -29,7 +30,6 @@ from .tokens import PartLayout, TokenLayout
 FORMAT = "beingh0-edge bundle"
 REVISION = 1
 MANIFEST = "manifest.json"
-BUILTIN = ("nano",)
 
 _LARGEST_MANIFEST = 8 << 20
 _MOST_LAYERS = 1000
@@ -253,9 +253,7 @@ class Bundle:
         names and shapes, finite values. Raises BundleError naming the file, what was expected and what was
         got.
         """
-        if isinstance(path, str) and path in BUILTIN:
-            path = Path(__file__).parent / "assets" / path
-        root = Path(path)
+        root = packaged(path)
         bundle = cls(root, _read_manifest(root))
         bundle._check_files()
         bundle._check_contents()
@@ -351,7 +349,7 @@ def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not root.is_dir():
         raise BundleError(
-            f"{root}: no such bundle directory (packaged bundles: {', '.join(BUILTIN)})", str(root))
+            f"{root}: no such bundle directory (packaged bundles: {', '.join(PACKAGED)})", str(root))
     if not path.is_file():
         raise BundleError(f"{path}: missing; {root} is not a bundle", str(path))
     if path.stat().st_size > _LARGEST_MANIFEST:

@@ -13,6 +13,13 @@ from typing import Any
 
 from .errors import BundleError
 
+PACKAGED = ("nano",)  # bundles that come with the package
+
+
+def packaged(given: str | Path) -> Path:
+    """The folder of the packaged bundle of that name, else `given` itself."""
+    return Path(__file__).parent / "assets" / given if given in PACKAGED else Path(given)
+
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from beingh0_edge import _kernels
 from beingh0_edge.arrays import ArrayLike, Workers, as_array, as_float32, output, shares
 from beingh0_edge.errors import BundleError, TokenError
+from beingh0_edge.files import packaged
 from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart, Weights
 from beingh0_edge.types import FloatArray, IntArray
 
@@ -55,7 +56,7 @@ class MotionTokenizer:
 
     @classmethod
     def load(cls, *folders: str | Path, weights: Weights = "float32", threads: int = 1) -> MotionTokenizer:
-        """Read published folders in part order (wrist, finger), one folder of a whole-hand model, or a bundle.
+        """Read published folders in part order (wrist, finger), one folder of a whole-hand model, or a bundle ("nano").
 
         A folder holds motion_args.json, motion_meta.json, meta_mask.json and weights as .safetensors or .pth; pickles
         are read without executing anything. A bundle has manifest.json and motion/wrist, motion/finger inside.
@@ -65,7 +66,7 @@ class MotionTokenizer:
         Raises: BundleError naming the file, what was got and what was expected.
         """
         start = time.perf_counter()
-        paths = [Path(folder) for folder in folders]
+        paths = [packaged(folder) for folder in folders]
         if not paths:
             raise ValueError("folders: expected the parts' folders or a bundle, got none")
         if len(paths) == 1 and (paths[0] / "manifest.json").is_file():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from beingh0_edge import MotionTokenizer
+from beingh0_edge import Bundle, MotionTokenizer
 from beingh0_edge.errors import BundleError, TokenError
 
 # Relative to the largest value; both sides sum in float32, in different orders.
@@ -211,6 +211,10 @@ def test_a_bundle_directory_holds_its_parts(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     parts = MotionTokenizer.load(tmp_path / "motion" / "wrist", tmp_path / "motion" / "finger").parts
     assert MotionTokenizer.load(tmp_path).parts == parts
+
+
+def test_a_packaged_bundle_is_known_by_its_name_as_elsewhere() -> None:
+    assert MotionTokenizer.load("nano").parts == MotionTokenizer.load(Bundle.open("nano").root).parts
 
 
 def test_a_pth_file_gives_the_same_as_safetensors(tmp_path: Path) -> None:
