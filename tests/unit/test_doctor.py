@@ -149,7 +149,7 @@ def test_the_doctor_knows_every_extra_and_dependency_of_the_package():
 
 def test_every_extra_brings_only_what_something_imports():
     root = Path(__file__).parents[2]
-    code = "\n".join(path.read_text() for folder in ("python", "quantize", "train", "benchmarks", "tests", "firmware_bridge")
-                     for path in (root / folder).rglob("*.py"))
+    folders = ("python", "quantize", "train", "firmware_bridge", "benchmarks", "tests")
+    code = "\n".join(path.read_text() for folder in folders for path in (root / folder).rglob("*.py"))
     brought = {module for extra, modules in doctor.EXTRAS.items() if extra != "test" for module in modules}
     assert [module for module in brought if not re.search(rf"(import|from|importorskip\(\")\s*{module}\b", code)] == []
