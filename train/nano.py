@@ -95,6 +95,11 @@ class NanoRun:
     def __init__(self, folder: Path, recipe: NanoRecipe, workers: int = 2, device: str | None = None) -> None:
         self.folder, self.recipe, self.workers = folder, recipe, workers
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # now, not after the data were drawn
+            raise ValueError(f"device: expected one that torch has here, got {device!r} "
+                             f"({str(error).splitlines()[0]})") from None
         folder.mkdir(parents=True, exist_ok=True)
         self._keep_recipe()
 

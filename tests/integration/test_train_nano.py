@@ -51,6 +51,12 @@ def test_another_recipe_in_the_same_folder_is_refused_and_named(run):
         NanoRun(run / "run", replace(small(), language=replace(small().language, code_weight=2.0)))
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="device: expected one that torch has here, got 'tpu'"):
+        NanoRun(tmp_path / "run", small(), device="tpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_handed_to_a_process_does_not_write_its_recipe_again(tmp_path):
     run = NanoRun(tmp_path / "run", small(), device="cpu")
     recipe = tmp_path / "run" / "recipe.json"
