@@ -174,8 +174,7 @@ def test_eval_checks_where_it_will_write_before_it_starts(capsys, tmp_path):
 
 @pytest.mark.parametrize("error", [
     BundleError("weights.gguf: expected 10 bytes, got 9"), TransportError("port /dev/ttyX is in use"),
-    ValueError("hands: expected one"), PermissionError(13, "Permission denied", "file"),
-    FileNotFoundError(2, "No such file or directory", "file"), TimeoutError("still moving"),
+    ValueError("hands: expected one"), TimeoutError("still moving"),
 ])
 def test_every_expected_error_is_one_line_and_status_2(error, capsys, monkeypatch):
     def broken(as_json: bool) -> tuple[str, bool]:
@@ -183,6 +182,12 @@ def test_every_expected_error_is_one_line_and_status_2(error, capsys, monkeypatc
 
     monkeypatch.setattr("beingh0_edge.cli.doctor.report", broken)
     assert fails_with_one_line(capsys, "doctor") == str(error)
+
+
+def test_a_file_the_system_refuses_is_named_without_error_numbers(capsys, tmp_path):
+    for path, said in ((tmp_path / "absent.npz", "No such file or directory"), (tmp_path, "Is a directory")):
+        arguments = ("hand", "replay", "leap", str(path), "--port", "sim:leap")
+        assert fails_with_one_line(capsys, *arguments) == f"{path}: {said}"
 
 
 def test_a_bug_shows_its_traceback(monkeypatch):

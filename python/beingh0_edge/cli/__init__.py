@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BeingH0Error, ValueError, OSError) as error:
         if _wants_traceback():
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return _fail(str(error) or type(error).__name__)
     finally:
         for number, handler in previous.items():
