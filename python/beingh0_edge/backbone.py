@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .backbone_gguf import LlamaEngine, default_threads
+from .backbone_gguf import LlamaEngine, usable_threads
 from .bundle import Bundle
 from .errors import BackendError, TokenError
 from .tokens import OfficialRules, Rules, SlotRules, Vocabulary
@@ -97,7 +97,7 @@ class Backbone:
     def __init__(self, bundle: Bundle, *, threads: int | None = None, context: int | None = None) -> None:
         m = bundle.manifest
         started = time.monotonic()
-        threads = default_threads() if threads is None else threads
+        threads = usable_threads(threads)
         self._tokens = m.tokens
         self._layout = m.layout()
         self.vocabulary = Vocabulary(self._layout, m.language.rows if m.language.layout == "full" else None)

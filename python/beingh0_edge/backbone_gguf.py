@@ -35,9 +35,15 @@ _F32 = 0  # ggml's number for the type of the key-value cache
 _recent_errors: deque[str] = deque(maxlen=4)
 
 
-def default_threads() -> int:
-    """One core is left free for the hand: two spinning llama.cpp threads collapse when anything else runs."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+def usable_threads(asked: int | None) -> int:
+    """`asked`, or all cores but one, which is left to the hand: two spinning llama.cpp threads collapse when anything
+    else runs. Raises ValueError.
+    """
+    if asked is None:
+        return max(1, len(os.sched_getaffinity(0)) - 1)
+    if isinstance(asked, bool) or not isinstance(asked, (int, np.integer)) or asked < 1:
+        raise ValueError(f"threads: expected a whole number from 1 on, got {asked!r}")
+    return int(asked)
 
 
 class LlamaEngine:
@@ -60,9 +66,7 @@ class LlamaEngine:
                          size
         Raises           BundleError if llama.cpp refuses the file, BackendError if llama.cpp is not there.
         """
-        threads = default_threads() if threads is None else threads
-        if threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
+        threads = usable_threads(threads)
         api = _llama(threads)
         self.threads, self.context = threads, context or _CONTEXT
         self.rows, self.hidden_size = spec.rows, spec.hidden

@@ -93,6 +93,8 @@ class Policy:
     ) -> tuple[FloatArray, IntArray, float]:
         """(pixels, prompt ids, milliseconds spent)"""
         started = time.perf_counter()
+        if not isinstance(observation, Observation):
+            raise TypeError(f"observation: expected an Observation, got {type(observation).__name__}")
         check_request(self.bundle, seconds, hands)
         text = motion_prompt(observation.instruction, seconds, hands, template=self._m.template,
                              image_tokens=self._m.vision.tokens)

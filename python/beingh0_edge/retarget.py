@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -174,12 +174,14 @@ class Retargeter:
         Time starts at the first frame of the first chunk. Raises ValueError when a chunk is of the other
         side, or does not begin where the one before ends; RetargetError as `retarget`.
         """
-        sequence = [chunks] if isinstance(chunks, MotionChunk) else list(chunks)
+        sequence = list(chunks) if isinstance(chunks, Iterable) else [chunks]
         if not sequence:
             raise ValueError("chunks: expected at least one, got none")
         times: list[DoubleArray] = []
         end_s = 0.0
         for index, chunk in enumerate(sequence):
+            if not isinstance(chunk, MotionChunk):
+                raise TypeError(f"chunk {index}: expected a MotionChunk, got {type(chunk).__name__}")
             if chunk.side != self.robot.side:
                 raise ValueError(f"chunk {index}: expected the {self.robot.side} hand, "
                                  f"got the {chunk.side} one")

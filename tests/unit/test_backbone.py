@@ -12,7 +12,7 @@ import pytest
 
 from beingh0_edge import Bundle
 from beingh0_edge.backbone import Backbone, Chooser, Sampling
-from beingh0_edge.backbone_gguf import LlamaEngine, _signals_after, default_threads
+from beingh0_edge.backbone_gguf import LlamaEngine, _signals_after, usable_threads
 from beingh0_edge.errors import BackendError, BundleError, TokenError
 from beingh0_edge.tokens import SlotRules
 
@@ -186,9 +186,12 @@ def test_a_vision_model_of_another_size_is_refused(tiny: Bundle, tmp_path: Path)
 def test_one_core_stays_free_by_default() -> None:
     import os
 
-    assert default_threads() == max(1, len(os.sched_getaffinity(0)) - 1)
+    assert usable_threads(None) == max(1, len(os.sched_getaffinity(0)) - 1)
     with pytest.raises(ValueError, match="threads"):
         LlamaEngine(Path("x"), None, threads=0)  # type: ignore[arg-type]
+    for wrong in (0, -1, 1.5, "2", True):
+        with pytest.raises(ValueError, match=f"threads: expected a whole number from 1 on, got {wrong!r}"):
+            usable_threads(wrong)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- sampling

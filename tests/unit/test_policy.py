@@ -137,6 +137,13 @@ def test_an_instruction_longer_than_the_context_is_refused(policy: Policy) -> No
         policy.generate(observation(instruction="very " * 900 + "slowly"))
 
 
+@pytest.mark.parametrize("wrong", [None, "desk.png", np.zeros((64, 64, 3), np.uint8)])
+def test_what_is_no_observation_is_named_at_once(policy: Policy, wrong: Any) -> None:
+    for ask in (policy.stream, policy.generate):
+        with pytest.raises(TypeError, match=f"observation: expected an Observation, got {type(wrong).__name__}"):
+            ask(wrong)
+
+
 def test_motion_that_is_not_finite_never_leaves(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     assert policy.tokenizer is not None
     decode = policy.tokenizer.decode

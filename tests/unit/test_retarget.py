@@ -348,6 +348,15 @@ def test_chunks_that_do_not_follow_each_other_are_refused(hand: Retargeter) -> N
         hand.trajectory([])
 
 
+def test_what_is_no_chunk_is_named(hand: Retargeter) -> None:
+    human = blend("open", "grasp", frames=14)
+    for wrong, said in ((None, "chunk 0: expected a MotionChunk, got NoneType"),
+                        (human, "chunk 0: expected a MotionChunk, got ndarray"),
+                        ([chunk(human, 0.0), human], "chunk 1: expected a MotionChunk, got ndarray")):
+        with pytest.raises(TypeError, match=said):
+            hand.trajectory(wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_frame_that_is_not_finite_is_named_and_nothing_is_remembered(hand: Retargeter, bad: float) -> None:
     human = blend("open", "grasp", frames=10)
