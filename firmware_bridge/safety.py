@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 
 from beingh0_edge.firmware_bridge import _bridge
 
@@ -63,8 +64,11 @@ class Safety:
             value = getattr(self, field.name)
             if value is None and field.name == "release_after_s":
                 continue
-            if isinstance(value, bool) != (field.name == "release_on_fault") or not low <= value <= high:
-                raise ValueError(f"Safety.{field.name}: expected {low:g} to {high:g}, got {value!r}")
+            kind = Integral if isinstance(field.default, int) else Real
+            fits = isinstance(value, kind) and isinstance(value, bool) == (field.name == "release_on_fault")
+            if not fits or not low <= value <= high:
+                whole = "a whole number from " if kind is Integral else ""
+                raise ValueError(f"Safety.{field.name}: expected {whole}{low:g} to {high:g}, got {value!r}")
         if self.freeze_after_s < self.hold_after_s:
             raise ValueError("Safety.freeze_after_s: expected at least hold_after_s "
                              f"({self.hold_after_s:g} s), got {self.freeze_after_s:g} s")

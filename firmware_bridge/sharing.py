@@ -42,7 +42,7 @@ def runtime_folder() -> Path:
 
 
 def _check_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise ValueError(f"name: expected letters, digits, '-', '_' or '.', got {name!r}")
     return name
 

@@ -113,8 +113,9 @@ class HandLog:
             else np.concatenate([getattr(part, name) for part in parts]) for name in _PER_CYCLE}
         return HandLog(parts[0].joint_names, **whole)
 
-    def save(self, path: Path, hand: str, side: str) -> None:
+    def save(self, path: str | Path, hand: str, side: str) -> None:
         """Writes a .npz that `load` and numpy read; whole or not at all."""
+        path = Path(path)
         columns: dict[str, Any] = {name: np.array(getattr(self, name)) for name in _PER_CYCLE}
         fresh = path.with_name(f".{path.name}.partial")
         with open(fresh, "wb") as file:
@@ -123,7 +124,7 @@ class HandLog:
         os.replace(fresh, path)
 
     @staticmethod
-    def load(path: Path) -> tuple[HandLog, str, str]:
+    def load(path: str | Path) -> tuple[HandLog, str, str]:
         """(log, hand, side) of a saved log. Raises ValueError if the file is no such log, OSError."""
         with open(path, "rb") as stream:
             try:

@@ -453,6 +453,7 @@ def test_arguments_of_a_wrong_type_are_named(arguments):
         ({"force_g": 0}, "force_g"),
         ({"family": "B"}, "family"),
         ({"port": ""}, "port"),
+        ({"share": 3}, "name: expected letters, .* got 3"),
         ({"port": "sim:nothing"}, "unknown simulated hand 'nothing'; known: .*inspire_rh56,"),
         ({"port": SIM + "?fault=gremlins"}, "unknown fault 'gremlins'; known: drop"),
         ({"port": SIM + "?fault=drop:2"}, "probability"),
@@ -467,7 +468,8 @@ def test_wrong_arguments_say_what_was_got_and_what_is_possible(arguments, words)
 
 def test_safety_values_out_of_bounds_are_refused():
     for values in ({"hold_after_s": 5.0}, {"freeze_after_s": float("nan")}, {"consecutive_errors": 0},
-                   {"hold_after_s": 1.0, "freeze_after_s": 0.5}, {"error_rate": 1.0}):
+                   {"hold_after_s": 1.0, "freeze_after_s": 0.5}, {"error_rate": 1.0}, {"hold_after_s": "0.1"},
+                   {"consecutive_errors": 2.5}, {"ignored_error_bits": 1.0}, {"blend_s": None}):
         with pytest.raises(ValueError, match="Safety"):
             Safety(**values)
 

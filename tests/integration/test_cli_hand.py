@@ -132,8 +132,8 @@ def test_logs_are_joined_and_cut_by_time_and_damaged_files_are_refused(tmp_path)
     whole = HandLog.joined([log(0.0, 10), log(1.0, 5)])
     assert len(whole.t_s) == len(whole.state) == len(whole.q_rad) == 15
     assert len(whole.after(0.95).t_s) == 5
-    whole.save(tmp_path / "log.npz", "toy", "left")
-    again, hand, side = HandLog.load(tmp_path / "log.npz")
+    whole.save(str(tmp_path / "log.npz"), "toy", "left")
+    again, hand, side = HandLog.load(str(tmp_path / "log.npz"))
     assert (hand, side, again.state) == ("toy", "left", whole.state)
     assert (again.t_s == whole.t_s).all()
     columns = dict(np.load(tmp_path / "log.npz"))
