@@ -52,9 +52,9 @@ class Workers:
     """Runs tasks on the calling thread and `threads` - 1 others, never more. They sleep between calls."""
 
     def __init__(self, threads: int) -> None:
-        """Raises: ValueError unless threads is 1 to 256."""
-        if not 1 <= threads <= 256:
-            raise ValueError(f"threads: expected 1 to 256, got {threads}")
+        """Raises: ValueError unless threads is a whole number from 1 to 256."""
+        if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 256:
+            raise ValueError(f"threads: expected a whole number from 1 to 256, got {threads!r}")
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "beingh0-kernels") if threads > 1 else None
 

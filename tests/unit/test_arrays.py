@@ -86,9 +86,9 @@ def test_a_failing_task_is_raised_after_all_are_done() -> None:
     assert sorted(done) == [1, 3, 4]
 
 
-@pytest.mark.parametrize("threads", [0, -1, 257])
+@pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "2", True])
 def test_a_silly_number_of_threads_is_refused(threads: int) -> None:
-    with pytest.raises(ValueError, match=f"threads: expected 1 to 256, got {threads}"):
+    with pytest.raises(ValueError, match=f"threads: expected a whole number from 1 to 256, got {threads!r}"):
         Workers(threads)
-    with pytest.raises(ValueError, match="threads: expected 1 to 256"):
+    with pytest.raises(ValueError, match="threads: expected a whole number from 1 to 256"):
         HandModel({}, threads=threads)
