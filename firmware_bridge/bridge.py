@@ -128,7 +128,7 @@ class Bridge:
             if isinstance(error, _bridge.WrongHand):
                 raise HandError(str(error), name) from None
             if isinstance(error, OSError) and not isinstance(error, TransportError):
-                raise TransportError(explain_open_failure(name, port, error), name) from None
+                raise TransportError(explain_open_failure(spec, port, error), name) from None
             raise
         hand = cls(spec, which, port, loop, limits, simulator, registration)
         snapshot = loop.snapshot()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import glob
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beingh0_edge.firmware_bridge.hands import HandSpec
 
 # Names that survive replugging come first.
 _PATTERNS = (
@@ -33,12 +37,14 @@ def stable_name(port: str, links: str = "/dev/serial/by-id") -> str:
     return port
 
 
-def explain_open_failure(hand: str, port: str, error: OSError) -> str:
+def explain_open_failure(spec: HandSpec, port: str, error: OSError) -> str:
     """One line for a person: what is wrong with `port` and what is possible instead."""
     port = port.removeprefix("slcan:")
     ports = available_ports()
-    possible = f"available: {', '.join(ports)}" if ports else "no serial port is available on this machine"
-    possible += f"; a simulated hand: sim:{hand}"
+    possible = f"a simulated hand: sim:{spec.name}"
+    if spec.wire != "tcp":
+        have = f"available: {', '.join(ports)}" if ports else "no serial port is available on this machine"
+        possible = f"{have}; {possible}"
     if not port.startswith("/"):  # a network address or a CAN interface; the text says which and why
         return f"port {error.strerror}; {possible}"
     if error.errno == errno.ENOENT:

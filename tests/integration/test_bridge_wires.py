@@ -76,7 +76,7 @@ def test_another_id_does_not_answer(name):
 
 def test_what_cannot_be_reached_says_so():
     for name, port, words in (
-        ("inspire_rh56_tcp", "127.0.0.1:1", "127.0.0.1:1: Connection refused"),
+        ("inspire_rh56_tcp", "127.0.0.1:1", "127.0.0.1:1: Connection refused; a simulated hand: sim:inspire_rh56_tcp$"),
         ("inspire_rh56_can", "can7", "can7: (no such CAN interface|this kernel has no CAN)"),
         ("inspire_rh56_can", "slcan:/dev/ttyACM99", "ttyACM99 does not exist"),
     ):
