@@ -16,11 +16,12 @@ OUTER = {"train": ROOT / "train", "quantize": ROOT / "quantize", "firmware_bridg
 INNER = {
     "types": set(),
     "errors": set(),
+    "files": {"errors"},
     "gguf_header": {"errors"},
     "tokens": {"errors", "types"},
     "prompt": {"errors", "types"},
     "preprocess": {"types"},
-    "bundle": {"errors", "gguf_header", "preprocess", "tokens"},
+    "bundle": {"errors", "files", "gguf_header", "preprocess", "tokens"},
     "backbone_gguf": {"bundle", "errors", "types"},
     "vision_onnx": {"bundle", "errors", "types"},
     "backbone": {"backbone_gguf", "bundle", "errors", "tokens", "types", "vision_onnx"},
