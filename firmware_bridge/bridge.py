@@ -72,6 +72,7 @@ class Bridge:
                            was killed: `beingh0 hand estop NAME`, `estop_shared`
         options            the hand's own, see `HANDS[name].options`; for Inspire hands speed, force_g (SPEED_SET and
                            FORCE_SET, written once and read back) and family
+        A hand of `bridge:NAME` has the settings with which that was started, and others are refused.
 
         Raises: ValueError, TypeError, TransportError (port missing, taken, lost), TransportTimeout (no answer),
                 HandError (another kind of hand).
@@ -102,6 +103,10 @@ class Bridge:
         limits = _bridge.Limits(spec.lower_rad, spec.upper_rad, spec.max_speed_rad_s, spec.max_accel_rad_s2,
                                 spec.max_jerk_rad_s3)
         if port.startswith(PREFIX):
+            set_there = {"rate_hz": rate_hz, "device_id": device_id, "baud": baud, "safety": safety, "share": share,
+                         **options}
+            if given := [key for key, value in set_there.items() if value is not None]:
+                raise ValueError(f"{', '.join(given)}: expected to be set where {port} was started, not here")
             return cls._of_process(spec, which, port, limits)
         if is_simulated(port) and (simulated := parse_spec(port).name) != name:
             raise HandError(f"{port} is a simulated {simulated}; expected sim:{name}", name)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from bridge_bench import PATIENCE_S, simulated, wait_for
 
+from beingh0_edge.cli import main
 from beingh0_edge.errors import HandError, TransportError
 from beingh0_edge.firmware_bridge import (
     Bridge,
+    Safety,
     SharedHand,
     codec,
     estop_shared,
@@ -177,6 +179,27 @@ def test_a_wrong_hand_or_name_is_refused():
             Bridge.open(HAND, "bridge:../x")
         assert shared_names() == ["right"]
     assert shared_names() == []
+
+
+def test_what_the_bridge_was_started_with_is_not_asked_for_in_vain():
+    with bridge_process():
+        for name, value in {"rate_hz": 50.0, "device_id": 1, "baud": 115200, "safety": Safety(), "share": "left",
+                            "force_g": 300}.items():
+            with pytest.raises(ValueError, match=f"^{name}: expected to be set where bridge:right was started"):
+                Bridge.open(HAND, "bridge:right", **{name: value})
+
+
+@pytest.mark.parametrize("command", [("monitor",), ("record", "--out", "log.npz")])
+def test_a_bridge_that_drives_another_hand_is_not_taken_for_the_one_asked_for(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with bridge_process():
+        for hand, side in (("leap", "right"), ("rohand", "right"), (HAND, "left")):  # rohand has as many joints
+            assert main(["hand", *command, hand, "--port", "bridge:right", "--side", side, "--seconds", "0.3"]) == 2
+            assert f"drives a right inspire_rh56, not a {side} {hand}" in capsys.readouterr().err
+        assert main(["hand", *command, HAND, "--port", "bridge:right", "--seconds", "0.3", "--rate", "50"]) == 2
+        assert "expected to be set where bridge:right was started" in capsys.readouterr().err
+        assert not (tmp_path / "log.npz").exists()
+        assert main(["hand", *command, HAND, "--port", "bridge:right", "--seconds", "0.3"]) == 0
 
 
 def test_two_hands_in_two_processes():

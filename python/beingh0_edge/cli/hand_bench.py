@@ -24,6 +24,7 @@ from ..firmware_bridge import (
     hand_spec,
     shared_names,
 )
+from ..firmware_bridge._bridge import SharedPage
 from ..firmware_bridge.hands import OptionValue
 from ..firmware_bridge.sharing import SharedHand, open_page
 from ..types import HandTrajectory
@@ -133,11 +134,22 @@ def monitor(where: Where, seconds: float | None, write: Callable[[str], None]) -
             lines, before = text.count("\n") + 1, state
 
     if where.port.startswith(_SHARED):
-        page = open_page(where.port.removeprefix(_SHARED))
+        page = _page_of(where)
         show(lambda: HandState.of(page.snapshot(), spec.joint_names, time.monotonic()))
     else:
         with where.open() as hand:
             show(lambda: hand.state)
+
+
+def _page_of(where: Where) -> SharedPage:
+    """What a running bridge shows, if it drives that hand."""
+    if (where.rate_hz, where.baud, where.device_id, where.options) != (None, None, None, ()):
+        raise ValueError(f"--rate, --baud, --id, --option: expected to be set where {where.port} was started, not here")
+    name = where.port.removeprefix(_SHARED)
+    about = SharedHand.load(name)
+    if (about.hand, about.side) != (where.hand, where.side):
+        raise HandError(f"{where.port} drives a {about.side} {about.hand}, not a {where.side} {where.hand}", where.hand)
+    return open_page(name)
 
 
 def _frame(state: HandState, before: HandState, bit_names: Any) -> str:
@@ -183,7 +195,7 @@ def record(where: Where, out: Path, seconds: float | None, write: Callable[[str]
         return HandLog.joined(parts)
 
     if where.port.startswith(_SHARED):
-        page = open_page(where.port.removeprefix(_SHARED))
+        page = _page_of(where)
         log = collect(lambda: HandLog.of(page.recent(1 << 20), names))
     else:
         with where.open() as hand:
