@@ -10,6 +10,7 @@ namespace {
 constexpr ptrdiff_t kLine = 64;     // bytes of a cache line
 constexpr ptrdiff_t kAhead = 8192;  // bytes: what comes from memory in the time that memory takes to answer, and more
 constexpr int kWide = 4;            // panels beside each other where there are one or two rows
+constexpr int kThree = 3;           // panels beside each other where 16 registers hold them and their sums of four rows
 
 // Panels that are summed side by side, one vector each: `first` and every `spread` after it. Far apart, because memory
 // gives more where it is read at several places.
@@ -31,7 +32,9 @@ void tile(const Gemm& g, const GemmRow* row, Panels panels, int tap, Turn turn) 
     const char* w = static_cast<const char*>(g.weights) + panels.first * panel_size + tap * tap_size;
     const void* x[R];
     for (int r = 0; r < R; ++r) x[r] = row[r].x;
-    typename Kind::Sum sum[R][P] = {};
+    typename Kind::Sum sum[R][P];
+#pragma GCC unroll 16
+    for (int i = 0; i < R * P; ++i) sum[i / P][i % P] = typename Kind::Sum{};
     const int steps = g.depth / Kind::kStep;
     // Weights are read once, at the speed of memory: the tiles over them share in asking for what comes behind them, so
     // that memory works all the time and not only while the first of them reads what the others find in the cache.
@@ -48,7 +51,9 @@ void tile(const Gemm& g, const GemmRow* row, Panels panels, int tap, Turn turn) 
     }
     const float* scale = nullptr;
     if (Kind::kBytes == 1) scale = g.weight_scale + tap * static_cast<ptrdiff_t>(g.panels) * kPanel;
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < P; ++v) {
             const ptrdiff_t at = (panels.first + static_cast<ptrdiff_t>(v) * panels.spread) * kPanel;
             Vec value = Kind::finish(sum[r][v], scale + (Kind::kBytes == 1 ? at : 0), row[r].scale);
@@ -61,7 +66,7 @@ void tile(const Gemm& g, const GemmRow* row, Panels panels, int tap, Turn turn) 
 
 // Rows of a tile, all of whose sums are held in registers.
 template <typename Kind, int P>
-constexpr int kMostRows = P == kWide ? 2 : Kind::kTile;
+constexpr int kMostRows = P == kWide ? 2 : P == kThree ? 4 : Kind::kTile;
 
 template <typename Kind, int P, int R = kMostRows<Kind, P>>
 void tile_of(int rows, const Gemm& g, const GemmRow* row, Panels panels, int tap, Turn turn) {
@@ -81,11 +86,11 @@ void clamp(const Gemm& g, int panel) {
     }
 }
 
-// As many of the panels from `first` on as can be taken P by P; the first that is left. Panels outside, rows inside: a
-// panel of weights is read from memory once and stays in cache for all rows.
+// As many of the panels from `first` to `end` as can be taken P by P; the first that is left. Panels outside, rows
+// inside: a panel of weights is read from memory once and stays in cache for all rows.
 template <typename Kind, int P>
-int sweep(const Gemm& g, int first) {
-    const int spread = (g.panels - first) / P;
+int sweep(const Gemm& g, int first, int end) {
+    const int spread = (end - first) / P;
     for (int panel = first; panel < first + spread; ++panel) {
         for (int tap = 0; tap < g.taps; ++tap) {
             const int count = g.tap_start[tap + 1] - g.tap_start[tap];
@@ -106,10 +111,15 @@ int sweep(const Gemm& g, int first) {
 
 template <typename Kind>
 void gemm(const Gemm& g) noexcept {
-    // With one or two rows two panels would leave the adders waiting on each other.
-    int panel = g.tap_start[1] <= 2 ? sweep<Kind, kWide>(g, 0) : 0;
-    panel = sweep<Kind, 2>(g, panel);
-    sweep<Kind, 1>(g, panel);
+    // Adders wait on each other where there are less than eight sums, and a little where there are eight.
+    const int end = g.panels;
+    int panel = g.tap_start[1] <= 2 ? sweep<Kind, kWide>(g, 0, end) : 0;
+    if (kLanes == 8 && Kind::kBytes == 4) {
+        const int left = end - panel;  // none is to be alone at the end
+        panel = sweep<Kind, kThree>(g, panel, left % kThree == 1 && left > 1 ? end - 4 : end);
+    }
+    panel = sweep<Kind, 2>(g, panel, end);
+    sweep<Kind, 1>(g, panel, end);
 }
 
 }  // namespace
