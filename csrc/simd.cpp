@@ -39,11 +39,16 @@ struct Choice {
     Choice() {
 #if defined(__x86_64__)
         __builtin_cpu_init();
+#if defined(BEINGH0_EMULATE_AVX512)  // tests/native/check_avx512.sh
+        add(avx512bf16::table);
+        add(avx512::table);
+#else
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
             if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")) add(avx512bf16::table);
             add(avx512::table);
         }
+#endif
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(avx2::table);
         add(sse42::table);
 #elif defined(__aarch64__)
