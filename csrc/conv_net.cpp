@@ -94,6 +94,12 @@ void ConvNet::gather() {
         weights.move_to(to);
         to += (weights.packed_size() + kAlign - 1) / kAlign * kAlign;
     });
+    PackedWeights* last = nullptr;
+    each([&](PackedWeights& weights) {
+        if (weights.packed_size() == 0) return;
+        if (last != nullptr) last->before(weights);
+        last = &weights;
+    });
 }
 
 std::ptrdiff_t ConvNet::stride() const noexcept {

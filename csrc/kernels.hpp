@@ -67,6 +67,11 @@ class PackedWeights {
     // To `to`, which holds packed_size() bytes, is 64-byte aligned and outlives this; what they were in is freed.
     std::size_t packed_size() const noexcept { return size_; }
     void move_to(unsigned char* to) noexcept;
+    // Those that are multiplied after these: they are fetched in time.
+    void before(const PackedWeights& next) noexcept {
+        next_ = next.data_;
+        next_taps_ = next.taps;
+    }
 
     // What the kernel wants a row of x to be: itself (nothing is written), or smaller numbers in `half`, which holds
     // inputs + 3 of two bytes. Only x and scale of the row returned are set.
@@ -82,6 +87,8 @@ class PackedWeights {
     std::size_t size_ = 0;
     Buffer<unsigned char> packed_;
     const unsigned char* data_ = nullptr;  // packed_'s, or where they were moved to
+    const unsigned char* next_ = nullptr;
+    int next_taps_ = 0;
     FloatBuffer scale_;
 };
 

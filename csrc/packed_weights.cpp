@@ -167,7 +167,8 @@ GemmRow PackedWeights::prepare(const float* x, std::uint16_t* half) const noexce
 void PackedWeights::multiply(const GemmRow* rows, const int* tap_start, bool accumulate, bool relu,
                              const float* bias_instead) const noexcept {
     simd_->gemm[static_cast<int>(product_)]({rows, tap_start, taps, depth_, data_, scale_.data(), panels,
-                                             bias_instead ? bias_instead : bias.data(), accumulate, relu});
+                                             bias_instead ? bias_instead : bias.data(), accumulate, relu, next_,
+                                             next_taps_});
 }
 
 }  // namespace beingh0

@@ -41,6 +41,8 @@ struct Gemm {
     const float* bias;         // [panels * panel]
     bool accumulate;           // add to what y holds
     bool relu;                 // max(., 0) at the end; NaN stays NaN
+    const void* next;          // weights that are multiplied next, so that they can be fetched, or null
+    int next_taps;
 };
 
 // Meshes of posed hands: rest vertices, moved by the pose blend shapes, skinned. Vertices come in blocks of `lanes`; of

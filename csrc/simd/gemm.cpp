@@ -12,10 +12,17 @@ constexpr ptrdiff_t kAhead = 8192;  // bytes: what comes from memory in the time
 constexpr int kWide = 4;            // panels beside each other where there are one or two rows
 constexpr int kThree = 3;           // panels beside each other where 16 registers hold them and their sums of four rows
 
+// Weights that are asked for before they are needed: of each panel side by side, so many bytes apart.
+struct Ahead {
+    const char* weights;
+    ptrdiff_t apart;
+};
+
 // Panels that are summed side by side, one vector each: `first` and every `spread` after it. Far apart, because memory
 // gives more where it is read at several places.
 struct Panels {
     int first, spread;
+    const Ahead* behind;  // their last tap, where the panels beside `first` do not follow; or null
 };
 
 // Tile `index` of the `count` that go over a tap's weights of the same panels.
@@ -38,12 +45,14 @@ void tile(const Gemm& g, const GemmRow* row, Panels panels, int tap, Turn turn) 
     const int steps = g.depth / Kind::kStep;
     // Weights are read once, at the speed of memory: the tiles over them share in asking for what comes behind them, so
     // that memory works all the time and not only while the first of them reads what the others find in the cache.
-    const char* next = w + (tap_size > kAhead ? tap_size : kAhead) + turn.index * (tap_size / turn.count);
+    const bool leave = panels.behind != nullptr && tap + 1 == g.taps;
+    const Ahead ahead = leave ? *panels.behind : Ahead{w + (tap_size > kAhead ? tap_size : kAhead), apart};
+    const char* next = ahead.weights + turn.index * (tap_size / turn.count);
     const int every = turn.count * static_cast<int>(kLine / kVector);  // steps
     int ask = 0;
     for (int c = 0; c < steps; ++c, w += kVector) {
         if (P > 1 && c == ask) {
-            for (int v = 0; v < P; ++v) __builtin_prefetch(next + v * apart, 0, 2);
+            for (int v = 0; v < P; ++v) __builtin_prefetch(next + v * ahead.apart, 0, 2);
             next += kLine;
             ask += every;
         }
@@ -86,19 +95,29 @@ void clamp(const Gemm& g, int panel) {
     }
 }
 
+// Panels that are side by side in most sweeps.
+template <typename Kind>
+constexpr int kBeside = kLanes == 8 && Kind::kBytes == 4 ? kThree : 2;
+
 // As many of the panels from `first` to `end` as can be taken P by P; the first that is left. Panels outside, rows
 // inside: a panel of weights is read from memory once and stays in cache for all rows.
 template <typename Kind, int P>
 int sweep(const Gemm& g, int first, int end) {
-    const int spread = (end - first) / P;
+    const int spread = (end - first) / P, rest = first + P * spread;
+    const ptrdiff_t tap_size = static_cast<ptrdiff_t>(g.depth) * kPanel * Kind::kBytes, panel_size = g.taps * tap_size;
+    const Ahead behind = rest < g.panels
+        ? Ahead{static_cast<const char*>(g.weights) + rest * panel_size, (g.panels - rest) / 2 * panel_size}
+        : Ahead{static_cast<const char*>(g.next), g.panels / kBeside<Kind> * g.next_taps * tap_size};
     for (int panel = first; panel < first + spread; ++panel) {
+        const bool leave = panel + 1 == first + spread && behind.weights != nullptr;
+        const Panels panels{panel, spread, leave ? &behind : nullptr};
         for (int tap = 0; tap < g.taps; ++tap) {
             const int count = g.tap_start[tap + 1] - g.tap_start[tap];
             const GemmRow* row = g.rows + g.tap_start[tap];
             const int tiles = (count + kMostRows<Kind, P> - 1) / kMostRows<Kind, P>;
             for (int t = 0, left = count; t < tiles; ++t) {
                 const int rows = (left + tiles - t - 1) / (tiles - t);
-                tile_of<Kind, P>(rows, g, row, {panel, spread}, tap, {t, tiles});
+                tile_of<Kind, P>(rows, g, row, panels, tap, {t, tiles});
                 row += rows;
                 left -= rows;
             }
@@ -114,7 +133,7 @@ void gemm(const Gemm& g) noexcept {
     // Adders wait on each other where there are less than eight sums, and a little where there are eight.
     const int end = g.panels;
     int panel = g.tap_start[1] <= 2 ? sweep<Kind, kWide>(g, 0, end) : 0;
-    if (kLanes == 8 && Kind::kBytes == 4) {
+    if (kBeside<Kind> == kThree) {
         const int left = end - panel;  // none is to be alone at the end
         panel = sweep<Kind, kThree>(g, panel, left % kThree == 1 && left > 1 ? end - 4 : end);
     }
