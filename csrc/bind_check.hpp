@@ -85,9 +85,9 @@ const T* checked(const char* name, const py::array& a, std::initializer_list<py:
 
 // One word for all of them, where a sum would wait for each term: the compiler makes vectors of it.
 template <typename T>
-bool all_finite(const T* data, py::ssize_t size) {
+bool all_finite(const T* data, py::ssize_t size, T most = std::numeric_limits<T>::max()) {
     int bad = 0;
-    for (py::ssize_t i = 0; i < size; ++i) bad |= !(std::fabs(data[i]) <= std::numeric_limits<T>::max());
+    for (py::ssize_t i = 0; i < size; ++i) bad |= !(std::fabs(data[i]) <= most);
     return bad == 0;
 }
 
