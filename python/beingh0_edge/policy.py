@@ -132,13 +132,13 @@ class Policy:
         rotation, trans_m, theta_rad, _ = features.split_features(vectors, self.tokenizer.parts)
         cam_from_wrist = np.tile(np.eye(4, dtype=np.float32), (len(vectors), 1, 1))
         cam_from_wrist[:, :3, :3], cam_from_wrist[:, :3, 3] = rotation, trans_m
+        if not (np.isfinite(cam_from_wrist).all() and np.isfinite(theta_rad).all()):
+            raise BackendError(f"the {side} hand's motion at {start_s} s is not finite")
         betas = np.array(self._m.hands[side].betas, np.float32)
         motion_ms = clock.lap()
         pose = np.zeros((len(vectors), 48), np.float32)  # no wrist rotation: keypoints in the wrist frame
         pose[:, 3:] = theta_rad.reshape(-1, 45)
         keypoints = self.hands[side].forward(pose, betas).joints
-        if not np.isfinite(cam_from_wrist).all():  # of the keypoints, the hand model checked that
-            raise BackendError(f"the {side} hand's motion at {start_s} s is not finite")
         motion = HandMotion(side, cam_from_wrist, theta_rad, betas, 1 / self._m.motion.fps)
         timings = Timings(
             once.preprocess_ms, once.vision_ms, once.prefill_ms, decode_ms, motion_ms, clock.lap()
