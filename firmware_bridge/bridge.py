@@ -147,10 +147,11 @@ class Bridge:
     @classmethod
     def _of_process(cls, spec: HandSpec, side: Side, port: str, limits: _bridge.Limits) -> Bridge:
         loop = RemoteLoop(port.removeprefix(PREFIX))
-        about = loop.about
-        if (about.hand, about.side) != (spec.name, side):
+        try:
+            loop.about.check(spec.name, side, port)
+        except HandError:
             loop.close()
-            raise HandError(f"{port} drives a {about.side} {about.hand}, not a {side} {spec.name}", spec.name)
+            raise
         return cls(spec, side, port, loop, limits, None)
 
     def serve(self, report: Callable[[str], None]) -> Server:

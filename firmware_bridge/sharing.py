@@ -83,6 +83,11 @@ class SharedHand:
         except (TypeError, ValueError) as error:
             raise TransportError(f"{path}: not written by this version of the bridge ({error})") from None
 
+    def check(self, hand: str, side: str, port: str) -> None:
+        """Raises HandError unless this is that hand; `port` is what the user calls it."""
+        if (self.hand, self.side) != (hand, side):
+            raise HandError(f"{port} drives a {self.side} {self.hand}, not a {side} {hand}", hand)
+
 
 class Registration:
     """The right to a name, for as long as this process lives or until `close`."""

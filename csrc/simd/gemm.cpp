@@ -133,7 +133,7 @@ void gemm(const Gemm& g) noexcept {
     // Adders wait on each other where there are less than eight sums, and a little where there are eight.
     const int end = g.panels;
     int panel = g.tap_start[1] <= 2 ? sweep<Kind, kWide>(g, 0, end) : 0;
-    if (kBeside<Kind> == kThree) {
+    if constexpr (kBeside<Kind> == kThree) {
         const int left = end - panel;  // none is to be alone at the end
         panel = sweep<Kind, kThree>(g, panel, left % kThree == 1 && left > 1 ? end - 4 : end);
     }

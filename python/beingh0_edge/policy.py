@@ -138,7 +138,10 @@ class Policy:
         motion_ms = clock.lap()
         pose = np.zeros((len(vectors), 48), np.float32)  # no wrist rotation: keypoints in the wrist frame
         pose[:, 3:] = theta_rad.reshape(-1, 45)
-        keypoints = self.hands[side].forward(pose, betas).joints
+        try:
+            keypoints = self.hands[side].forward(pose, betas).joints
+        except ValueError as error:  # finite, but too large for a hand
+            raise BackendError(f"the {side} hand's motion at {start_s} s: {error}") from None
         motion = HandMotion(side, cam_from_wrist, theta_rad, betas, 1 / self._m.motion.fps)
         timings = Timings(
             once.preprocess_ms, once.vision_ms, once.prefill_ms, decode_ms, motion_ms, clock.lap()

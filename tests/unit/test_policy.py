@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_bundle
 
-from beingh0_edge import Bundle, Observation, Policy
+from beingh0_edge import Bundle, Observation, Policy, features
 from beingh0_edge.errors import BackendError, BundleError, TokenError
 from beingh0_edge.quantize import build_bundle
 
@@ -158,6 +158,18 @@ def test_motion_that_is_not_finite_never_leaves(policy: Policy, monkeypatch: pyt
 
     monkeypatch.setattr(policy, "tokenizer", _Proxy(policy.tokenizer, decode=broken))
     with pytest.raises(BackendError, match="finite"):
+        next(policy.stream(observation()))
+
+
+def test_a_motion_too_large_to_compute_with_never_leaves(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = features.split_features
+
+    def huge(*arguments: Any) -> Any:
+        rotation, trans_m, theta_rad, betas = split(*arguments)
+        return rotation, trans_m, np.full_like(theta_rad, 1e30), betas
+
+    monkeypatch.setattr(features, "split_features", huge)
+    with pytest.raises(BackendError, match="expected a hand that is finite"):
         next(policy.stream(observation()))
 
 

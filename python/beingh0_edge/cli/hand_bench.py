@@ -146,9 +146,7 @@ def _page_of(where: Where) -> SharedPage:
     if (where.rate_hz, where.baud, where.device_id, where.options) != (None, None, None, ()):
         raise ValueError(f"--rate, --baud, --id, --option: expected to be set where {where.port} was started, not here")
     name = where.port.removeprefix(_SHARED)
-    about = SharedHand.load(name)
-    if (about.hand, about.side) != (where.hand, where.side):
-        raise HandError(f"{where.port} drives a {about.side} {about.hand}, not a {where.side} {where.hand}", where.hand)
+    SharedHand.load(name).check(where.hand, where.side, where.port)
     return open_page(name)
 
 
