@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from beingh0_edge.train.grq import MotionArgs, MotionVQ
+from beingh0_edge.train.half import half_is_fast
 from beingh0_edge.train.progress import Progress, cosine, save_atomic
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class TokenizerRecipe:
     commit_weight: float = 0.02
     velocity_weight: float = 0.5
     first_group_odds: float = 0.0  # of steps that reconstruct from the first group alone
-    half_until: float = 0.8  # share of the steps with bfloat16 convolutions; the rest settle in float32
+    half_until: float = 0.8  # share of the steps with bfloat16 convolutions where they are fast; the rest settle
     seed: int = 0
 
 
@@ -61,6 +62,7 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
         step = int(state["step"])
     progress = Progress(f"tokenizer {args.use_part}", recipe.steps, step)
     model.train()
+    half_until = recipe.half_until * recipe.steps if half_is_fast(x.device.type) else 0
     while step < recipe.steps:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         batch = x[torch.randint(len(x), (recipe.batch,), generator=generator)].float()
@@ -71,7 +73,7 @@ def fit_part(args: MotionArgs, windows: npt.NDArray[np.floating[Any]], recipe: T
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * cosine(step / recipe.steps)
         target = (batch - model.mean) / (model.std + 1e-6)
-        out, commit = model(batch, levels, groups=1 if alone else None, half=step < recipe.half_until * recipe.steps)
+        out, commit = model(batch, levels, groups=1 if alone else None, half=step < half_until)
         reconstruction = F.smooth_l1_loss(out, target, beta=0.2)
         velocity = F.smooth_l1_loss(out.diff(dim=1), target.diff(dim=1), beta=0.2)
         loss = reconstruction + recipe.velocity_weight * velocity + recipe.commit_weight * commit

@@ -12,6 +12,7 @@ from torch import Tensor
 from beingh0_edge.preprocess import IMAGE_MEAN, IMAGE_STD
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
+from beingh0_edge.train.half import half_products
 from beingh0_edge.train.model import BeingVLA
 from beingh0_edge.train.vla_data import VlaData
 
@@ -50,7 +51,7 @@ class VisionFit(Fit):
         batch = self.data.scenes(rng.integers(0, len(self.data), r.batch_pictures)).to(self.device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         pixels = augment(normalise(batch.pixels), generator)
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+        with half_products(self.device):
             visual = self.vla_model.visual_tokens(pixels)
             loss = self.description.loss(visual, self.description.target(batch))
         self.update(loss, "pictures")

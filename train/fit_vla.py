@@ -26,6 +26,7 @@ from beingh0_edge.train.aids import Aids, level_weights, weighted_cross_entropy
 from beingh0_edge.train.description import SceneDescription
 from beingh0_edge.train.fit import Fit, FitRecipe
 from beingh0_edge.train.fit_vision import augment, normalise
+from beingh0_edge.train.half import half_products
 from beingh0_edge.train.model import BeingVLA
 from beingh0_edge.train.vla_data import IGNORE, Batch, Mode, VlaData
 
@@ -148,7 +149,7 @@ class VlaFit(Fit):
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         rows = rng.integers(0, len(self.data), pictures)
         batch = self.data.batch(rows.tolist(), mode, seconds, generator=generator).to(self.device)
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+        with half_products(self.device):
             if self.from_pictures:
                 with torch.no_grad():
                     visual = self.vla_model.visual_tokens(augment(normalise(batch.pixels), generator))

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is orthogonalised by a Newton-Schulz iteration (Jordan et al. 2024), for matrices.
 
 Used because it moved the nano model off the language prior where AdamW did not. Matrices of equal shape are iterated
-together; the iteration runs in bfloat16, which it tolerates by design.
+together; the iteration runs in bfloat16 where that is fast, which it tolerates by design.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beingh0_edge.train.half import half_is_fast
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic tuned for a steep slope at zero, Jordan et al.
 
 
@@ -20,7 +22,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic tuned for a steep slope at 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     """float[N, rows, cols] -> same shape, singular values pushed to about one."""
     a, b, c = _COEFFICIENTS
-    x = g.to(torch.bfloat16)
+    x = g.to(torch.bfloat16 if half_is_fast(g.device.type) else torch.float32)
     transposed = x.shape[-2] > x.shape[-1]
     if transposed:
         x = x.mT
