@@ -4,7 +4,7 @@
     python benchmarks/kernels.py                # some minutes; prints the tables
     python benchmarks/kernels.py --write        # also docs/kernels.md, its picture and json
     python benchmarks/kernels.py --write kernels_avx2   # the same under another name, for another kind of processor
-    python benchmarks/kernels.py --no-compile   # without torch.compile, which compiles for minutes (batch 1 alone)
+    python benchmarks/kernels.py --no-compile   # without torch.compile, which compiles for minutes
 
 Everything runs on one thread and is timed by the time that thread computes (see timing.py). A bound is how long this
 machine reads as many bytes again and again, from whichever cache or memory they then come, or multiplies as often,
@@ -48,6 +48,9 @@ MANO_BATCHES = (1, 15, 64, 1024)
 MESH_BYTES = {name: 135 * 2334 * size + 2334 * 4 + 50_000 for name, size in
               zip(STORAGES, (4, 2, 1), strict=True)}
 MESH_FLOPS = 2 * 135 * 2334 + 778 * (4 * 24 + 21)  # pose blends; at most 4 weights of 12 numbers, then 3x4 times point
+# Keypoints: the tips' pose blends; 16 rotations, as many products of 3x4 matrices down the chain, the tips' skinning.
+JOINT_BYTES = 135 * 15 * 4
+JOINT_FLOPS = 2 * 135 * 15 + 16 * (45 + 63 + 18) + 5 * (4 * 24 + 21)
 # Their instruction: beside bfloat16 weights there is one on some processors that have AVX-512, else it is float32's.
 BF16 = "pairs" if _kernels.isa() == "avx512bf16" else "fma"
 MESH_PRODUCT = {"float32": "fma", "bfloat16": BF16, "int8": "pairs"}
@@ -140,7 +143,7 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
     for name, call in calls.items():  # compare first
         error = np.abs(np.asarray(call()) - mano_frame(exact.vertices, hand)).max()
         assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
-    if options.compile and batch == 1:
+    if options.compile:
         compiled = torch.compile(in_torch, dynamic=False)
         calls["torch.compile"] = lambda: compiled(tensor)
     flat, betas, joints = pose.reshape(-1, 16, 3), np.zeros(10, np.float32), exact.joints
@@ -161,13 +164,16 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
     for name in STORAGES:
         calls[f"beingh0 mesh, {name}"] = partial(hands[name].forward, pose, vertices=True, out=outs[name])
         calls[f"beingh0 mesh, {name}, kernel"] = kernel(flat, "axis_angle", None, name, outs[name].vertices)
-    calls |= probe.contenders(list(MESH_BYTES.values()))
+    calls |= probe.contenders([*MESH_BYTES.values(), JOINT_BYTES])
     timings = race(calls, options.seconds, max(3e-4, 1e-5 * batch))  # as long as a call: disturbed alike
     rows = []
     for name, timing in timings.items():
         if name.startswith("beingh0 mesh"):
             storage = name.split(", ")[1]
             limit = probe.bounds(timings, MESH_BYTES[storage], {MESH_PRODUCT[storage]: MESH_FLOPS * batch})
+            rows.append(Row("MANO", name, batch, timing, limit))
+        elif name.startswith("beingh0 joints, kernel") and "Jacobian" not in name:
+            limit = probe.bounds(timings, JOINT_BYTES, {"fma": JOINT_FLOPS * batch})
             rows.append(Row("MANO", name, batch, timing, limit))
         elif not name.startswith(("read", "fma", "pairs", "quads")):
             rows.append(Row("MANO", name, batch, timing))
@@ -233,63 +239,99 @@ def search_flops(args: MotionArgs) -> float:
 
 
 def tokenizer(probe: Probe, options: argparse.Namespace) -> tuple[list[Row], str]:
-    folder = Path(tempfile.mkdtemp())
-    ours = {name: official(name, folder / name) for name in STORAGES}
-    onnx = tokenizer_onnx(ours["float32"][1])
-    found = [tokenizer_batch(batch, probe, options, ours, onnx) for batch in (1, 16)]
-    return [row for rows, _ in found for row in rows], found[0][1]
+    with tempfile.TemporaryDirectory() as folder:
+        ours = {name: official(name, Path(folder) / name) for name in STORAGES}
+    onnx, vq = tokenizer_onnx(ours["float32"][1]), [tokenizer_vq(model) for model in ours["float32"][1]]
+    rows, text = [], ""
+    for batch in (1, 16):
+        rng = np.random.default_rng(batch)
+        ids = np.concatenate([rng.integers(512 * i, 512 * (i + 1), (batch, 64)) for i in (0, 1)], 1).astype(np.int32)
+        found, decoding = decode(ids, probe, options, ours, onnx[0])
+        rows += found + encode(ids, probe, options, ours, onnx[1], [peer and peer[1] for peer in vq])
+        rows += dequantise(ids, probe, options, ours["float32"][0], vq[1] and vq[1][0])
+        text = text or decoding
+    return rows, text
 
 
-def tokenizer_batch(batch: int, probe: Probe, options: argparse.Namespace,
-                    ours: dict[str, tuple[MotionTokenizer, list[MotionVQ], int]], onnx: Callable[..., Any],
-                    ) -> tuple[list[Row], str]:
+Ours = dict[str, tuple[MotionTokenizer, list[MotionVQ], int]]
+
+
+def decode(ids: np.ndarray, probe: Probe, options: argparse.Namespace, ours: Ours,
+           onnx: Callable[..., Any]) -> tuple[list[Row], str]:
     exact_tokenizer, models, _ = ours["float32"]
-    rng = np.random.default_rng(batch)
-    ids = np.concatenate([rng.integers(512 * i, 512 * (i + 1), (batch, 64)) for i in (0, 1)], 1).astype(np.int32)
-    parts = [torch.from_numpy(ids[:, :64].astype(np.int64)), torch.from_numpy(ids[:, 64:].astype(np.int64) - 512)]
-    exact = exact_tokenizer.decode(ids)
+    parts = [torch.from_numpy(part.astype(np.int64)) for part in (ids[:, :64], ids[:, 64:] - 512)]
+    exact, batch = exact_tokenizer.decode(ids), len(ids)
     calls: dict[str, Callable[[], Any]] = {
         "torch": lambda: np.concatenate([m.decode(i) for m, i in zip(models, parts, strict=True)], -1),
         "ONNX Runtime": lambda: onnx(parts)}
+    if options.compile:
+        compiled = [torch.compile(model.decode, dynamic=False) for model in models]
+        calls["torch.compile"] = lambda: np.concatenate([m(i) for m, i in zip(compiled, parts, strict=True)], -1)
     for name, call in calls.items():  # compare first
         error = np.abs(call() - exact).max() / np.abs(exact).max()
         assert error < TOLERANCE_RELATIVE, f"{name}: {error}"
-    if options.compile and batch == 1:
-        compiled = [torch.compile(model.decode, dynamic=False) for model in models]
-        calls["torch.compile"] = lambda: [m(i) for m, i in zip(compiled, parts, strict=True)]
     out = np.empty_like(exact)
     calls |= {f"beingh0 {name}": partial(ours[name][0].decode, ids, out=out) for name in STORAGES}
-    turn_s = 2e-3 * batch
-    timings = race(calls | probe.contenders([size for _, _, size in ours.values()]), options.seconds, turn_s)
-    text, rows = probe.text(timings), []
+    timings = race(calls | probe.contenders([size for _, _, size in ours.values()]), options.seconds, 2e-3 * batch)
     counts = np.array([flops(m.decoder, m.args.positions) for m in models]).sum(0) * batch
+    rows = []
     for name in calls:
         storage = name.split()[-1]
         limit = probe.bounds(timings, ours[storage][2], products(storage, *counts)) if storage in STORAGES else None
         rows.append(Row("GRQ decode", name, batch, timings[name], limit))
+    return rows, probe.text(timings)
 
-    motion = [torch.from_numpy(exact[..., :9].copy()), torch.from_numpy(exact[..., 9:].copy())]
-    calls = {"torch": lambda: [m.encode(x) for m, x in zip(models, motion, strict=True)],
-             "beingh0 float32": partial(exact_tokenizer.encode, *(m.numpy() for m in motion))}
-    theirs = np.concatenate([ids.numpy() + 512 * i for i, ids in enumerate(calls["torch"]())], 1)
-    same = float((theirs == calls["beingh0 float32"]()).mean())
-    size = sum(kernel.weight_bytes(encoder=True) + exact_tokenizer.codebook(i).nbytes
-               for i, kernel in enumerate(exact_tokenizer._kernels))
-    timings = race(calls | probe.contenders([size]), options.seconds, turn_s)
-    work = batch * sum(sum(flops(m.encoder, m.args.positions * 4)) + search_flops(m.args) for m in models)
-    for name in calls:
-        limit = probe.bounds(timings, size, {"fma": work}) if name.startswith("beingh0") else None
-        rows.append(Row("GRQ encode", name, batch, timings[name], limit, f"{same:.2%} of ids equal"))
 
-    peer = tokenizer_vq(models[1])
+def encode(ids: np.ndarray, probe: Probe, options: argparse.Namespace, ours: Ours, onnx: Callable[..., Any],
+           vq: list[Callable[[torch.Tensor], torch.Tensor] | None]) -> list[Row]:
+    """Of what these ids decode to."""
+    exact_tokenizer, models, _ = ours["float32"]
+    exact, batch = exact_tokenizer.decode(ids), len(ids)
+    parts = [torch.from_numpy(part.copy()) for part in (exact[..., :9], exact[..., 9:])]
+
+    def both(encoders: list[Callable[[torch.Tensor], torch.Tensor]]) -> Callable[[], np.ndarray]:
+        return lambda: np.concatenate([encode(x).numpy() for encode, x in zip(encoders, parts, strict=True)], 1)
+
+    peers: dict[str, Callable[[], np.ndarray]] = {
+        "torch": both([model.encode for model in models]), "ONNX Runtime": lambda: onnx(parts)}
+    if options.compile:
+        peers["torch.compile"] = both([torch.compile(model.encode, dynamic=False) for model in models])
+    if with_vq := [encode for encode in vq if encode is not None]:
+        peers["torch, vector-quantize-pytorch"] = both(with_vq)
+    mine = {f"beingh0 {name}": partial(ours[name][0].encode, *(part.numpy() for part in parts)) for name in STORAGES}
+    found = mine["beingh0 float32"]()
+    offset = np.repeat([0, 512], 64)  # of each part's ids
+    same = {name: float((call() + offset == found).mean()) for name, call in peers.items()}
+    same |= {name: float((call() == found).mean()) for name, call in mine.items()}
+    for name in peers:  # two rows as near as rounding differ
+        assert same[name] > 0.99, f"{name}: {same[name]:.2%} of ids equal"
+    sizes = {name: sum(kernel.weight_bytes(encoder=True) + tokenizer.codebook(i).nbytes
+                       for i, kernel in enumerate(tokenizer._kernels)) for name, (tokenizer, _, _) in ours.items()}
+    timings = race(peers | mine | probe.contenders(list(sizes.values())), options.seconds, 2e-3 * batch)
+    counts = np.array([flops(m.encoder, m.args.positions * 4) for m in models]).sum(0) * batch
+    search = sum(search_flops(m.args) for m in models) * batch
+    rows = []
+    for name in peers | mine:
+        storage, limit = name.split()[-1], None
+        if storage in STORAGES:
+            work = products(storage, *counts)
+            limit = probe.bounds(timings, sizes[storage], work | {"fma": work.get("fma", 0.0) + search})
+        rows.append(Row("GRQ encode", name, batch, timings[name], limit, f"{same[name]:.2%} of ids equal"))
+    return rows
+
+
+def dequantise(ids: np.ndarray, probe: Probe, options: argparse.Namespace, tokenizer: MotionTokenizer,
+               peer: Callable[[torch.Tensor], torch.Tensor] | None) -> list[Row]:
+    latent, part = tokenizer.dequantize(ids, "finger"), torch.from_numpy(ids[:, 64:].astype(np.int64) - 512)
+    calls: dict[str, Callable[[], Any]] = {"beingh0": partial(tokenizer.dequantize, ids, "finger")}
     if peer is not None:
-        latent = exact_tokenizer.dequantize(ids, "finger")
-        assert np.abs(np.asarray(peer(parts[1])) - latent).max() < TOLERANCE_RELATIVE * np.abs(latent).max()
-        calls = {"vector-quantize-pytorch": partial(peer, parts[1]),
-                 "beingh0": partial(exact_tokenizer.dequantize, ids, "finger")}
-        rows += [Row("GRQ dequantise alone, finger", name, batch, timing)
-                 for name, timing in race(calls, options.seconds).items()]
-    return rows, text
+        assert np.abs(np.asarray(peer(part)) - latent).max() < TOLERANCE_RELATIVE * np.abs(latent).max()
+        calls = {"vector-quantize-pytorch": partial(peer, part)} | calls
+    row = tokenizer.codebook("finger").shape[-1] * 4  # bytes
+    size = ids[:, 64:].size * row
+    timings = race(calls | probe.contenders([size]), options.seconds)
+    limits = {"beingh0": probe.bounds(timings, size, {"fma": size // 4})}
+    return [Row("GRQ dequantise alone, finger", name, len(ids), timings[name], limits.get(name)) for name in calls]
 
 
 # ---- what smaller numbers cost ----
@@ -405,6 +447,7 @@ WHY = (
     "- Streaming 68 MB empties the caches of everything else: the Python around the next call starts cold.",
     "- Of a mesh the poses' rotations, the chain of joints and skinning come on top of the pose blends: about 3 us of "
     "a hand without AVX-512. At batch 1 they wait for each other, and smaller pose blends leave them as they are.",
+    "- Keypoints of one hand are a chain of joints that wait for each other, far from what the multipliers could do.",
     "- smplx takes a few rounds only at batch 1024, and its time changes from run to run.",
     "- A turn is taken again if just before or after it the core worked for somebody else as well, which makes up to "
     "two of three turns worthless on a busy host. Calls of milliseconds are disturbed within, and so are the bounds "
@@ -470,7 +513,10 @@ def ratios(rows: list[Row]) -> list[str]:
                   for who in ("torch", "torch.compile", "ONNX Runtime")]
         pairs += [(f"{what} {name}, batch {batch}", mine, (f"beingh0 {name}", batch, what)) for name in STORAGES[1:]]
         what = "GRQ encode"
-        pairs.append((f"{what}, batch {batch}", ("torch", batch, what), ("beingh0 float32", batch, what)))
+        mine = ("beingh0 float32", batch, what)
+        pairs += [(f"{what} float32, batch {batch}", (who, batch, what), mine)
+                  for who in ("torch", "torch.compile", "torch, vector-quantize-pytorch", "ONNX Runtime")]
+        pairs += [(f"{what} {name}, batch {batch}", mine, (f"beingh0 {name}", batch, what)) for name in STORAGES[1:]]
     return [f"{text}: {at[theirs].over(at[ours]):.1f}x faster than {theirs[0]}"
             for text, theirs, ours in pairs if theirs in at]
 

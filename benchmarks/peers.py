@@ -108,70 +108,112 @@ def mano_numpy(arrays: Arrays) -> Callable[[np.ndarray], np.ndarray]:
     return forward
 
 
-def tokenizer_onnx(models: list[MotionVQ]) -> Callable[[list[Tensor]], np.ndarray]:
-    """Both decoders as ONNX graphs in ONNX Runtime, one thread: int64[N, 64] of each part in, features out."""
+def tokenizer_onnx(models: list[MotionVQ]) -> tuple[Callable[[list[Tensor]], np.ndarray], ...]:
+    """Decoders and encoders of both parts as ONNX graphs in ONNX Runtime, one thread.
+
+    int64[N, 64] of each part in, features out; and the other way round.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    sessions = [onnxruntime.InferenceSession(_graph(model).SerializeToString(), options,
-                                             providers=["CPUExecutionProvider"]) for model in models]
-    return lambda parts: np.concatenate(
-        [session.run(None, {"ids": ids.numpy()})[0] for session, ids in zip(sessions, parts, strict=True)], -1)
+
+    def run(make: Callable[[MotionVQ], onnx.ModelProto]) -> Callable[[list[Tensor]], np.ndarray]:
+        sessions = [onnxruntime.InferenceSession(make(model).SerializeToString(), options,
+                                                 providers=["CPUExecutionProvider"]) for model in models]
+        return lambda parts: np.concatenate(
+            [session.run(None, {"x": x.numpy()})[0] for session, x in zip(sessions, parts, strict=True)], -1)
+
+    return run(_decoder), run(_encoder)
 
 
-def _graph(model: MotionVQ) -> onnx.ModelProto:
-    a = model.args
-    nodes: list[onnx.NodeProto] = []
-    tensors: list[onnx.TensorProto] = []
+class _Graph:
+    """Nodes of an ONNX graph whose input is called x."""
 
-    def constant(value: Any) -> str:
-        tensors.append(numpy_helper.from_array(np.asarray(value), f"w{len(tensors)}"))
-        return tensors[-1].name
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: list[onnx.TensorProto] = []
 
-    def node(kind: str, *inputs: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, list(inputs), [f"n{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
+    def constant(self, value: Any) -> str:
+        self._tensors.append(numpy_helper.from_array(np.asarray(value), f"w{len(self._tensors)}"))
+        return self._tensors[-1].name
 
-    def conv(x: str, layer: torch.nn.Conv1d) -> str:
-        return node("Conv", x, constant(layer.weight.numpy()), constant(layer.bias.numpy()),  # type: ignore[union-attr]
-                    kernel_shape=list(layer.kernel_size), dilations=list(layer.dilation),
-                    pads=[int(layer.padding[0])] * 2)
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        self._nodes.append(helper.make_node(kind, list(inputs), [f"n{len(self._nodes)}"], **attributes))
+        return self._nodes[-1].output[0]
 
-    ids = node("Reshape", "ids", constant(np.array([-1, a.num_quant_groups, a.positions, a.num_quantizers])))
-    groups = []
-    for g, book in enumerate(model.codebooks()):
-        rows = node("Gather", constant(book.numpy()), node("Gather", ids, constant(np.array(g)), axis=1), axis=0)
-        groups.append(node("ReduceSum", rows, constant(np.array([2])), keepdims=0))
-    x = node("Transpose", node("Concat", *groups, axis=-1), perm=[0, 2, 1])
-
-    def walk(module: torch.nn.Module, x: str) -> str:
+    def network(self, module: torch.nn.Module, x: str) -> str:
+        """An encoder or decoder, [N, channels, frames] -> the same."""
         kind = type(module).__name__
         if isinstance(module, torch.nn.Conv1d):
-            return conv(x, module)
+            weight, bias = module.weight.numpy(), module.bias.numpy()  # type: ignore[union-attr]
+            return self.node("Conv", x, self.constant(weight), self.constant(bias),
+                             kernel_shape=list(module.kernel_size), strides=list(module.stride),
+                             dilations=list(module.dilation), pads=[int(module.padding[0])] * 2)
         if kind == "ReLU":
-            return node("Relu", x)
+            return self.node("Relu", x)
         if kind == "Upsample":
-            return node("Resize", x, "", constant(np.array([1, 1, 2], np.float32)), mode="nearest",
-                        coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+            return self.node("Resize", x, "", self.constant(np.array([1, 1, 2], np.float32)), mode="nearest",
+                             coordinate_transformation_mode="asymmetric", nearest_mode="floor")
         if kind == "_ResBlock":
-            return node("Add", x, conv(node("Relu", conv(node("Relu", x), module.conv1)), module.conv2))  # type: ignore[arg-type]
+            inner = self.network(module.conv1, self.node("Relu", x))  # type: ignore[arg-type]
+            return self.node("Add", x, self.network(module.conv2, self.node("Relu", inner)))  # type: ignore[arg-type]
         for child in (module.model if kind == "_ResNet" else module).children():  # type: ignore[union-attr]
-            x = walk(child, x)
+            x = self.network(child, x)
         return x
 
-    x = node("Transpose", walk(model.decoder, x), perm=[0, 2, 1])
-    x = node("Slice", x, constant(np.array([0])), constant(np.array([a.window_size])), constant(np.array([1])))
-    node("Add", node("Mul", x, constant(model.std.numpy())), constant(model.mean.numpy()))
-    nodes[-1].output[0] = "features"
-    graph = helper.make_graph(
-        nodes, "decoder", [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", a.ids_per_block])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", a.window_size, len(model.mean)])], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    def model(self, output: str, takes: tuple[int, list[Any]], gives: tuple[int, list[Any]]) -> onnx.ModelProto:
+        """The last node is the output. Element type and shape of what goes in and what comes out."""
+        self._nodes[-1].output[0] = output
+        graph = helper.make_graph(self._nodes, "part", [helper.make_tensor_value_info("x", *takes)],
+                                  [helper.make_tensor_value_info(output, *gives)], self._tensors)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def tokenizer_vq(model: MotionVQ) -> Callable[[Tensor], Tensor] | None:
-    """vector-quantize-pytorch's own dequantiser with the same codebooks."""
+def _decoder(model: MotionVQ) -> onnx.ModelProto:
+    a, g = model.args, _Graph()
+    ids = g.node("Reshape", "x", g.constant(np.array([-1, a.num_quant_groups, a.positions, a.num_quantizers])))
+    groups = []
+    for i, book in enumerate(model.codebooks()):
+        chosen = g.node("Gather", ids, g.constant(np.array(i)), axis=1)
+        rows = g.node("Gather", g.constant(book.numpy()), chosen, axis=0)
+        groups.append(g.node("ReduceSum", rows, g.constant(np.array([2])), keepdims=0))
+    x = g.node("Transpose", g.node("Concat", *groups, axis=-1), perm=[0, 2, 1])
+    x = g.node("Transpose", g.network(model.decoder, x), perm=[0, 2, 1])
+    x = g.node("Slice", x, *(g.constant(np.array([value])) for value in (0, a.window_size, 1)))
+    g.node("Add", g.node("Mul", x, g.constant(model.std.numpy())), g.constant(model.mean.numpy()))
+    return g.model("features", (TensorProto.INT64, ["N", a.ids_per_block]),
+                   (TensorProto.FLOAT, ["N", a.window_size, len(model.mean)]))
+
+
+def _encoder(model: MotionVQ) -> onnx.ModelProto:
+    a, g = model.args, _Graph()
+    x = g.node("Div", g.node("Sub", "x", g.constant(model.mean.numpy())), g.constant(model.std.numpy() + 1e-6))
+    x = g.node("Pad", x, g.constant(np.array([0, 0, 0, 0, a.padding, 0])))
+    x = g.node("Transpose", x, perm=[0, 2, 1])
+    x = g.node("Transpose", g.network(model.encoder, x), perm=[0, 2, 1])
+    groups, dim = [], a.code_dim // a.num_quant_groups
+    for i, book in enumerate(model.codebooks().numpy()):
+        residual = g.node("Slice", x, *(g.constant(np.array([value])) for value in (i * dim, (i + 1) * dim, 2)))
+        rows, columns = g.constant(book), g.constant(np.ascontiguousarray(book.T))
+        half_square, ids = g.constant(0.5 * np.square(book).sum(1)), []
+        for _ in range(a.num_quantizers):
+            far = g.node("Sub", half_square, g.node("MatMul", residual, columns))  # orders as the distance does
+            ids.append(g.node("ArgMin", far, axis=-1, keepdims=0))
+            residual = g.node("Sub", residual, g.node("Gather", rows, ids[-1], axis=0))
+        last = g.constant(np.array([-1]))
+        groups.append(g.node("Concat", *(g.node("Unsqueeze", level, last) for level in ids), axis=-1))
+    x = g.node("Concat", *(g.node("Unsqueeze", group, g.constant(np.array([1]))) for group in groups), axis=1)
+    g.node("Reshape", x, g.constant(np.array([-1, a.ids_per_block])))
+    return g.model("ids", (TensorProto.FLOAT, ["N", a.window_size, len(model.mean)]),
+                   (TensorProto.INT64, ["N", a.ids_per_block]))
+
+
+def tokenizer_vq(model: MotionVQ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
+    """vector-quantize-pytorch with the same codebooks: its dequantiser, and its quantiser behind torch's encoder.
+
+    ids int64[N, 64] -> latent; features -> ids.
+    """
     if importlib.util.find_spec("vector_quantize_pytorch") is None:
-        print("vector-quantize-pytorch is not installed: its row is left out")
+        print("vector-quantize-pytorch is not installed: its rows are left out")
         return None
     from vector_quantize_pytorch import GroupedResidualVQ
 
@@ -186,7 +228,11 @@ def tokenizer_vq(model: MotionVQ) -> Callable[[Tensor], Tensor] | None:
         shaped = ids.view(-1, a.num_quant_groups, a.positions, a.num_quantizers).transpose(0, 1)
         return vq.get_output_from_indices(shaped)  # type: ignore[no-any-return]
 
-    return dequantise
+    def encode(features: Tensor) -> Tensor:
+        _, ids, _ = vq(model.latent(features))  # [groups, N, positions, quantizers]
+        return ids.transpose(0, 1).flatten(1)  # type: ignore[no-any-return]
+
+    return dequantise, encode
 
 
 def nano_motions(scenes: int = 300) -> tuple[np.ndarray, np.ndarray]:
