@@ -239,7 +239,8 @@ class GrqPart {
 // MANO forward kinematics (Romero et al. 2017) for one hand model.
 class HandModel {
  public:
-    static constexpr int kVertices = 778, kJoints = 16, kKeypoints = 21, kBetas = 10, kPoseDirs = 135, kTips = 5;
+    static constexpr int kVertices = 778, kJoints = kHandJoints, kKeypoints = kHandKeypoints, kTips = kHandTips;
+    static constexpr int kBetas = 10, kPoseDirs = 135;
     static constexpr int kFingerAngles = 45, kPoseAngles = 48;
     static constexpr int kTipSets = 2;  // manotorch, smplx
 
@@ -283,9 +284,9 @@ class HandModel {
         explicit Scratch(const HandModel& model);
         bool shaped = false;
         float betas[kBetas];
-        float joints[kJoints][3];
+        float joints[kJoints][3];  // in the rest pose
         FloatBuffer shaped_template, tip_bias[kTipSets];  // as rest of a Mesh, [15 rounded up]
-        FloatBuffer features, beta_rows, tip_rest, transforms;
+        FloatBuffer features, beta_rows, rotations, shaped_joints, tip_rest, transforms;
         Buffer<std::uint16_t> half;
     };
 
@@ -294,7 +295,7 @@ class HandModel {
 
  private:
     struct Hand;  // one hand on its way through forward_block
-    void shape_joints(const float* betas, float (*joints)[3]) const noexcept;
+    void shape_joints(const float* betas, float* joints) const noexcept;  // [16][3]
     void set_shape(const float* betas, Scratch& scratch) const noexcept;
     void forward_block(const Batch& batch, std::int64_t first, int count, Scratch& scratch) const noexcept;
     void rotations_of(const Batch& batch, std::int64_t hand, float* rotations, float* axis_angle) const noexcept;
@@ -309,11 +310,6 @@ class HandModel {
     PackedWeights pose_, shape_;                              // as a Mesh has them; the template is shape_.bias
     PackedWeights tip_pose_[kTipSets], tip_shape_[kTipSets];  // [.] -> [5][3]
     FloatBuffer tip_dirs_[kTipSets];                        // [135][15]
-    struct TipWeights {
-        int count;
-        int joint[kJoints];
-        float weight[kJoints];
-    };
     TipWeights tip_weights_[kTipSets][kTips];
     std::vector<std::int32_t> block_start_, block_transform_;
     FloatBuffer block_weight_;

@@ -17,19 +17,6 @@ constexpr int kFeatureStride = 144;  // 135 rounded up, rows stay aligned
 constexpr int kBetaStride = 16;
 constexpr int kTipColumns = 3 * HandModel::kTips;
 
-typedef float Row __attribute__((vector_size(16), aligned(4), may_alias));  // one row: four floats
-
-// out = parent * [rotation | offset]
-void compose(const Affine& parent, const float* rotation, const float* offset, Affine& out) noexcept {
-    Row local[3];
-    for (int i = 0; i < 3; ++i)
-        local[i] = Row{rotation[3 * i], rotation[3 * i + 1], rotation[3 * i + 2], offset[i]};
-    for (int i = 0; i < 3; ++i) {
-        const float* const a = parent + 4 * i;
-        *reinterpret_cast<Row*>(out + 4 * i) = a[0] * local[0] + a[1] * local[1] + a[2] * local[2] + Row{0, 0, 0, a[3]};
-    }
-}
-
 }  // namespace
 
 int HandModel::Batch::pose_width() const noexcept {
@@ -126,24 +113,25 @@ HandModel::HandModel(const Source& s)
 
 HandModel::Scratch::Scratch(const HandModel& m)
     : shaped_template(m.shape_.bias.size()), features(kBlock * kFeatureStride), beta_rows(kBlock * kBetaStride),
+      rotations(kBlock * kJoints * 9), shaped_joints(kBlock * kJoints * 3),
       tip_rest(static_cast<std::size_t>(kBlock) * m.tip_pose_[0].columns()), transforms(kBlock * kJoints * 12),
       half(kBlock * kFeatureStride) {
     for (FloatBuffer& bias : tip_bias) bias.resize(m.tip_shape_[0].bias.size());
 }
 
-void HandModel::shape_joints(const float* betas, float (*joints)[3]) const noexcept {
+void HandModel::shape_joints(const float* betas, float* joints) const noexcept {
     for (int j = 0; j < kJoints; ++j)
         for (int i = 0; i < 3; ++i) {
             float sum = joint_template_[j][i];
             for (int b = 0; b < kBetas; ++b) sum += joint_dirs_[b][j][i] * betas[b];
-            joints[j][i] = sum;
+            joints[3 * j + i] = sum;
         }
 }
 
 // Betas stay the same for a user's whole session: the shaped template and joints are kept.
 void HandModel::set_shape(const float* betas, Scratch& s) const noexcept {
     std::memcpy(s.betas, betas, sizeof s.betas);
-    shape_joints(betas, s.joints);
+    shape_joints(betas, s.joints[0]);
     float padded[kBetaStride] = {};
     std::memcpy(padded, betas, sizeof s.betas);
     const int panel = 3 * simd_->lanes;
@@ -202,83 +190,50 @@ void HandModel::rotations_of(const Batch& b, std::int64_t hand, float* rotations
 
 void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scratch& s) const noexcept {
     Hand hands[kBlock];
+    ChainHand posed[kBlock];
     GemmRow features[kBlock], betas[kBlock];  // their y is set before each product
     const int rows[2] = {0, count};
+    const bool mesh = b.vertices != nullptr, jacobian = b.jacobian != nullptr;
+    const PackedWeights& tip_pose = tip_pose_[b.tips];
 
     for (int h = 0; h < count; ++h) {
         const std::int64_t hand = first + h;
-        Hand& it = hands[h];
-        it.skin = s.transforms.data() + h * kJoints * 12;
-        float shaped[kJoints][3];
-        const float(*joints)[3] = s.joints;
+        float* const rotations = s.rotations.data() + h * kJoints * 9;
+        float* const tip_rest = s.tip_rest.data() + static_cast<std::ptrdiff_t>(h) * tip_pose.columns();
+        const float* joints = s.joints[0];
         if (b.betas_per_hand) {
             float* const row = s.beta_rows.data() + h * kBetaStride;
             std::memcpy(row, b.betas + hand * kBetas, sizeof s.betas);
-            betas[h] = {row, nullptr, nullptr, 1.0f};
+            betas[h] = {row, tip_rest, nullptr, 1.0f};
+            float* const shaped = s.shaped_joints.data() + h * kJoints * 3;
             shape_joints(row, shaped);
             joints = shaped;
         }
-        rotations_of(b, hand, it.rotations, it.axis_angle);
+        rotations_of(b, hand, rotations, hands[h].axis_angle);
+        hands[h].rotations = rotations;
 
         float* const feature = s.features.data() + h * kFeatureStride;
-        features[h] = {feature, nullptr, nullptr, 1.0f};
+        features[h] = {feature, tip_rest, nullptr, 1.0f};
         static constexpr float kUnturned[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
         for (int k = 0; k < kPoseDirs; k += 9)
-            for (int i = 0; i < 9; ++i) feature[k + i] = it.rotations[9 + k + i] - kUnturned[i];
-
-        static constexpr Affine identity = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0};
-        for (int j = 0; j < kJoints; ++j) {
-            const int parent = parents_[j];
-            if (parent < 0) {
-                compose(identity, it.rotations + 9 * j, joints[j], it.world[j]);
-            } else {
-                const float bone[3] = {joints[j][0] - joints[parent][0], joints[j][1] - joints[parent][1],
-                                       joints[j][2] - joints[parent][2]};
-                compose(it.world[parent], it.rotations + 9 * j, bone, it.world[j]);
-            }
-        }
-        // Skinning takes points of the rest pose: move the joint's rest position to the origin first.
-        for (int j = 0; j < kJoints; ++j)
-            for (int i = 0; i < 3; ++i) {
-                const float* const row = it.world[j] + 4 * i;
-                float* const to = it.skin + 12 * j + 4 * i;
-                std::memcpy(to, row, 3 * sizeof(float));
-                to[3] = row[3] - (row[0] * joints[j][0] + row[1] * joints[j][1] + row[2] * joints[j][2]);
-            }
-        for (int i = 0; i < 3; ++i)
-            it.offset[i] = (b.trans != nullptr ? b.trans[3 * hand + i] : 0.0f) - (b.center ? it.world[0][4 * i + 3] : 0);
+            for (int i = 0; i < 9; ++i) feature[k + i] = rotations[9 + k + i] - kUnturned[i];
+        posed[h] = {rotations, joints, tip_rest, b.trans != nullptr ? b.trans + 3 * hand : nullptr,
+                    b.keypoints + hand * kKeypoints * 3,
+                    hands[h].offset, mesh || jacobian ? s.transforms.data() + h * kJoints * 12 : nullptr,
+                    jacobian ? hands[h].world[0] : nullptr};
+        hands[h].skin = posed[h].skin;
     }
-
-    const PackedWeights& tip_pose = tip_pose_[b.tips];
-    const std::ptrdiff_t tip_stride = tip_pose.columns();
-    for (int h = 0; h < count; ++h) features[h].y = betas[h].y = s.tip_rest.data() + h * tip_stride;
     if (b.betas_per_hand) tip_shape_[b.tips].multiply(betas, rows);
     tip_pose.multiply(features, rows, b.betas_per_hand, false, b.betas_per_hand ? nullptr : s.tip_bias[b.tips].data());
-    for (int h = 0; h < count; ++h) {
-        const float* const tip_rest = s.tip_rest.data() + h * tip_stride;
-        float tips[kTips][3];
-        for (int tip = 0; tip < kTips; ++tip) {
-            const TipWeights& w = tip_weights_[b.tips][tip];
-            Affine blended = {};
-            for (int e = 0; e < w.count; ++e)
-                for (int i = 0; i < 12; ++i) blended[i] += w.weight[e] * hands[h].skin[12 * w.joint[e] + i];
-            transform(blended, tip_rest + 3 * tip, tips[tip]);
-        }
-        float* const out = b.keypoints + (first + h) * kKeypoints * 3;
-        for (int k = 0; k < kKeypoints; ++k) {
-            const int j = kKeypointOrder[k];
-            for (int i = 0; i < 3; ++i)
-                out[3 * k + i] = (j < kJoints ? hands[h].world[j][4 * i + 3] : tips[j - kJoints][i]) + hands[h].offset[i];
-        }
-        if (b.jacobian != nullptr) jacobian_of(b, first + h, hands[h], tip_rest);
-    }
+    simd_->chain({posed, count, parents_, tip_weights_[b.tips], kKeypointOrder, !b.betas_per_hand, b.center});
+    for (int h = 0; h < count && jacobian; ++h) jacobian_of(b, first + h, hands[h], posed[h].tip_rest);
 
-    if (b.vertices == nullptr) return;
+    if (!mesh) return;
     MeshHand meshes[kBlock];
     for (int h = 0; h < count; ++h) {
         const GemmRow row = pose_.prepare(s.features.data() + h * kFeatureStride, s.half.data() + h * kFeatureStride);
-        meshes[h] = {row.x, row.scale, b.betas_per_hand ? b.betas + (first + h) * kBetas : nullptr, hands[h].skin,
-                     hands[h].offset, b.vertices + (first + h) * kVertices * 3};
+        meshes[h] = {row.x, row.scale, b.betas_per_hand ? b.betas + (first + h) * kBetas : nullptr,
+                     posed[h].skin, posed[h].offset, b.vertices + (first + h) * kVertices * 3};
     }
     simd_->mesh[static_cast<int>(pose_.storage)](
         {meshes, count, kVertices, pose_.depth(),

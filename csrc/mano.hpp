@@ -20,9 +20,9 @@ inline void transform(const float* m, const float* p, float* out) noexcept {
 
 struct HandModel::Hand {
     float axis_angle[kPoseAngles];  // not for matrices and 6D
-    float rotations[kJoints * 9];
-    mano::Affine world[kJoints];    // joint's frame
-    float* skin;                    // [16][12] rest pose -> posed
+    const float* rotations;         // [16][9]
+    mano::Affine world[kJoints];    // joint's frame; only for a Jacobian
+    const float* skin;              // [16][12] rest pose -> posed
     float offset[3];
 };
 

@@ -45,6 +45,38 @@ struct Gemm {
     int next_taps;
 };
 
+constexpr int kHandJoints = 16, kHandTips = 5, kHandKeypoints = kHandJoints + kHandTips;
+
+// The joints that move a finger's tip.
+struct TipWeights {
+    int count;
+    int joint[kHandJoints];
+    float weight[kHandJoints];
+};
+
+// Hands whose joints are turned, parents first. A transform is three rows of four, a translation in column 3. Of what may
+// be null all hands have all or none.
+struct ChainHand {
+    const float* rotations;  // [16][3][3]
+    const float* joints;     // [16][3] in the rest pose
+    const float* tip_rest;   // [5][3]
+    const float* trans;      // [3] added to all points, or null
+    float* keypoints;        // [21][3]
+    float* offset;           // [3] of all points: `trans`, less the wrist where it is centred
+    float* skin;             // [16][12] rest pose -> posed but for the offset, or null
+    float* world;            // [16][12] the joints' frames but for the offset, or null
+};
+
+struct Chain {
+    const ChainHand* hands;
+    int count;
+    const int* parents;      // [16], -1 for the wrist
+    const TipWeights* tips;  // [5]
+    const int* order;        // [21] of the keypoints: joints, 16 .. 20 for the tips
+    bool same_joints;        // all hands have the first one's
+    bool center;             // the wrist to the origin
+};
+
 // Meshes of posed hands: rest vertices, moved by the pose blend shapes, skinned. Vertices come in blocks of `lanes`; of
 // each block all that is needed lies together, so that a block's pose blends are read once and nothing is written but
 // the vertices.
@@ -76,6 +108,7 @@ struct Simd {
     int panel;     // output columns per panel of packed weights
     bool bf16_rows;  // bf16 weights are multiplied with rows rounded to bf16 (the instruction wants both so)
     void (*gemm[kProducts])(const Gemm&) noexcept;
+    void (*chain)(const Chain&) noexcept;
     void (*mesh[kStorages])(const Mesh&) noexcept;
     // x[n] -> bf16, nearest, ties to even; a zero follows an odd n.
     void (*to_bf16)(const float* x, int n, uint16_t* y) noexcept;

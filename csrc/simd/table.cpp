@@ -14,7 +14,7 @@ constexpr bool kBf16Rows = false;
 
 extern const Simd table;
 const Simd table = {BEINGH0_STRING(BEINGH0_ISA), kLanes, kPanel, kBf16Rows, {gemm_f32, gemm_bf16, gemm_int8, gemm_int8_bytes},
-                    {mesh_f32, mesh_bf16, mesh_int8}, to_bf16, to_int16, to_bytes, activate, affine, normalise,
+                    chain, {mesh_f32, mesh_bf16, mesh_int8}, to_bf16, to_int16, to_bytes, activate, affine, normalise,
                     axis_angle_to_matrix, rot6d_to_matrix, sum_rows};
 
 }  // namespace BEINGH0_ISA

@@ -134,6 +134,7 @@ void gemm_f32(const Gemm&) noexcept;
 void gemm_bf16(const Gemm&) noexcept;
 void gemm_int8(const Gemm&) noexcept;
 void gemm_int8_bytes(const Gemm&) noexcept;
+void chain(const Chain&) noexcept;
 void mesh_f32(const Mesh&) noexcept;
 void mesh_bf16(const Mesh&) noexcept;
 void mesh_int8(const Mesh&) noexcept;

@@ -265,14 +265,20 @@ def test_a_hand_is_the_same_bits_alone_and_among_others(isa: str, storage: Weigh
     hand = HandModel(ARRAYS, pose_blends=storage)
     _kernels.use_isa(before)
     rng = np.random.default_rng(12)
-    pose, betas = rng.normal(0, 0.5, (45, 48)), rng.normal(0, 1, (45, 10))  # 32 and 13, in tiles of 4, of 3 or less
-    together = hand.forward(pose, betas, vertices=True)
+    # 32 and 13: in tiles of 4, of 3 or less; a chain of full lanes, of some, and of one hand
+    pose, betas, trans = rng.normal(0, 0.5, (45, 48)), rng.normal(0, 1, (45, 10)), rng.normal(0, 1, (45, 3))
+    together = hand.forward(pose, betas, trans, vertices=True, jacobian=True)
     assert together.vertices is not None
+    assert together.jacobian is not None
     for i in (0, 7, 15, 16, 29, 31, 32, 40, 44):
-        alone = hand.forward(pose[i: i + 1], betas[i: i + 1], vertices=True)
-        assert np.array_equal(alone.joints[0], together.joints[i])
-        assert alone.vertices is not None
-        assert np.array_equal(alone.vertices[0], together.vertices[i])
+        for among in (1, 2):  # alone, and beside its neighbour
+            few = slice(max(i + 1 - among, 0), i + 1)
+            alone = hand.forward(pose[few], betas[few], trans[few], vertices=True, jacobian=True)
+            assert np.array_equal(alone.joints[-1], together.joints[i])
+            assert alone.vertices is not None
+            assert np.array_equal(alone.vertices[-1], together.vertices[i])
+            assert alone.jacobian is not None
+            assert np.array_equal(alone.jacobian[-1], together.jacobian[i])
 
 
 def test_a_result_can_be_written_over() -> None:
