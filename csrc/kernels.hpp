@@ -299,7 +299,7 @@ class HandModel {
     void set_shape(const float* betas, Scratch& scratch) const noexcept;
     void forward_block(const Batch& batch, std::int64_t first, int count, Scratch& scratch) const noexcept;
     void rotations_of(const Batch& batch, std::int64_t hand, float* rotations, float* axis_angle) const noexcept;
-    void jacobian_of(const Batch& batch, std::int64_t hand, const Hand& h, const float* tip_rest) const noexcept;
+    void jacobian_of(const Batch& batch, std::int64_t hand, const Hand& h, const ChainHand& posed) const noexcept;
 
     const Simd* simd_;
     int parents_[kJoints];

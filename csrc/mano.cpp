@@ -191,7 +191,7 @@ void HandModel::rotations_of(const Batch& b, std::int64_t hand, float* rotations
 void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scratch& s) const noexcept {
     Hand hands[kBlock];
     ChainHand posed[kBlock];
-    GemmRow features[kBlock], betas[kBlock];  // their y is set before each product
+    GemmRow features[kBlock], betas[kBlock];  // both to the tips
     const int rows[2] = {0, count};
     const bool mesh = b.vertices != nullptr, jacobian = b.jacobian != nullptr;
     const PackedWeights& tip_pose = tip_pose_[b.tips];
@@ -210,7 +210,6 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
             joints = shaped;
         }
         rotations_of(b, hand, rotations, hands[h].axis_angle);
-        hands[h].rotations = rotations;
 
         float* const feature = s.features.data() + h * kFeatureStride;
         features[h] = {feature, tip_rest, nullptr, 1.0f};
@@ -218,15 +217,14 @@ void HandModel::forward_block(const Batch& b, std::int64_t first, int count, Scr
         for (int k = 0; k < kPoseDirs; k += 9)
             for (int i = 0; i < 9; ++i) feature[k + i] = rotations[9 + k + i] - kUnturned[i];
         posed[h] = {rotations, joints, tip_rest, b.trans != nullptr ? b.trans + 3 * hand : nullptr,
-                    b.keypoints + hand * kKeypoints * 3,
-                    hands[h].offset, mesh || jacobian ? s.transforms.data() + h * kJoints * 12 : nullptr,
+                    b.keypoints + hand * kKeypoints * 3, hands[h].offset,
+                    mesh || jacobian ? s.transforms.data() + h * kJoints * 12 : nullptr,
                     jacobian ? hands[h].world[0] : nullptr};
-        hands[h].skin = posed[h].skin;
     }
     if (b.betas_per_hand) tip_shape_[b.tips].multiply(betas, rows);
     tip_pose.multiply(features, rows, b.betas_per_hand, false, b.betas_per_hand ? nullptr : s.tip_bias[b.tips].data());
     simd_->chain({posed, count, parents_, tip_weights_[b.tips], kKeypointOrder, !b.betas_per_hand, b.center});
-    for (int h = 0; h < count && jacobian; ++h) jacobian_of(b, first + h, hands[h], posed[h].tip_rest);
+    for (int h = 0; h < count && jacobian; ++h) jacobian_of(b, first + h, hands[h], posed[h]);
 
     if (!mesh) return;
     MeshHand meshes[kBlock];

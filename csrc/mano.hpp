@@ -12,17 +12,11 @@ using Affine = float[12];  // rows of a 3x4 matrix
 constexpr int kKeypointOrder[HandModel::kKeypoints] = {0, 13, 14, 15, 16, 1,  2, 3, 17, 4, 5,
                                                        6, 18, 10, 11, 12, 19, 7, 8, 9,  20};
 
-inline void transform(const float* m, const float* p, float* out) noexcept {
-    for (int i = 0; i < 3; ++i) out[i] = m[4 * i] * p[0] + m[4 * i + 1] * p[1] + m[4 * i + 2] * p[2] + m[4 * i + 3];
-}
-
 }  // namespace mano
 
 struct HandModel::Hand {
     float axis_angle[kPoseAngles];  // not for matrices and 6D
-    const float* rotations;         // [16][9]
     mano::Affine world[kJoints];    // joint's frame; only for a Jacobian
-    const float* skin;              // [16][12] rest pose -> posed
     float offset[3];
 };
 

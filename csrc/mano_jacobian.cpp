@@ -14,6 +14,10 @@ using namespace mano;
 
 namespace {
 
+void transform(const float* m, const float* p, float* out) noexcept {
+    for (int i = 0; i < 3; ++i) out[i] = m[4 * i] * p[0] + m[4 * i + 1] * p[1] + m[4 * i + 2] * p[2] + m[4 * i + 3];
+}
+
 void cross(const float* a, const float* b, float* out) noexcept {
     out[0] = a[1] * b[2] - a[2] * b[1];
     out[1] = a[2] * b[0] - a[0] * b[2];
@@ -36,7 +40,7 @@ void left_jacobian(const float* v, float (&columns)[3][3]) noexcept {
 
 }  // namespace
 
-void HandModel::jacobian_of(const Batch& b, std::int64_t hand, const Hand& h, const float* tip_rest) const noexcept {
+void HandModel::jacobian_of(const Batch& b, std::int64_t hand, const Hand& h, const ChainHand& posed) const noexcept {
     const bool angles = b.kind == Pose::axis_angle || b.kind == Pose::pca;
     float full[kKeypoints * 3][kPoseAngles] = {};  // keypoints in the order of kKeypointOrder's entries
 
@@ -45,8 +49,8 @@ void HandModel::jacobian_of(const Batch& b, std::int64_t hand, const Hand& h, co
     for (int tip = 0; tip < kTips; ++tip) {
         const TipWeights& w = tip_weights_[b.tips][tip];
         for (int e = 0; e < w.count; ++e) {
-            const float* const skin = h.skin + 12 * w.joint[e];
-            transform(skin, tip_rest + 3 * tip, carried[tip][e]);
+            const float* const skin = posed.skin + 12 * w.joint[e];
+            transform(skin, posed.tip_rest + 3 * tip, carried[tip][e]);
             for (int i = 0; i < 9; ++i) blended[tip][i] += w.weight[e] * skin[i / 3 * 4 + i % 3];
         }
     }
@@ -81,7 +85,7 @@ void HandModel::jacobian_of(const Batch& b, std::int64_t hand, const Hand& h, co
             // The rotation's own change, for the blend shapes: [delta] R.
             float turned[9];
             for (int c = 0; c < 3; ++c) {
-                const float* const r = h.rotations + 9 * a;
+                const float* const r = posed.rotations + 9 * a;
                 const float old[3] = {r[c], r[3 + c], r[6 + c]};
                 cross(turns[k], old, moved);
                 for (int i = 0; i < 3; ++i) turned[3 * i + c] = moved[i];

@@ -54,8 +54,8 @@ struct TipWeights {
     float weight[kHandJoints];
 };
 
-// Hands whose joints are turned, parents first. A transform is three rows of four, a translation in column 3. Of what may
-// be null all hands have all or none.
+// Hands whose joints are turned, parents first. A transform is three rows of four, a translation in column 3. What may be
+// null is null of all hands or of none.
 struct ChainHand {
     const float* rotations;  // [16][3][3]
     const float* joints;     // [16][3] in the rest pose
