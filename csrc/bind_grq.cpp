@@ -141,26 +141,23 @@ class Part {
         run([&](GrqPart::Scratch& s) { part_.encode(from, blocks, to, stride, s); });
     }
 
-    py::array_t<float> dequantize(const py::array& ids, int start) {
-        const auto& g = part_.geometry();
+    py::array dequantize(const py::array& ids, int start, std::optional<py::array> out) {
         const std::int32_t* const from = in_range(ids, start);
-        py::array_t<float> out({ids.shape(0), py::ssize_t{g.positions}, py::ssize_t{g.code_dim}});
-        float* const to = out.mutable_data();
         const std::int64_t blocks = ids.shape(0), id_stride = ids.shape(1);
+        float* const to = latents(out, blocks);
         py::gil_scoped_release release;
-        part_.dequantise(from + start, id_stride, blocks, to, g.code_dim);
-        return out;
+        part_.dequantise(from + start, id_stride, blocks, to, part_.geometry().code_dim);
+        return *std::move(out);
     }
 
-    py::array_t<float> latent(const py::array& features) {
+    py::array latent(const py::array& features, std::optional<py::array> out) {
         require_finished();
         const auto& g = part_.geometry();
         const float* const from = finite<float>("features", features, {kAny, g.window, g.dims});
-        py::array_t<float> out({features.shape(0), py::ssize_t{g.positions}, py::ssize_t{g.code_dim}});
-        float* const to = out.mutable_data();
         const std::int64_t blocks = features.shape(0);
+        float* const to = latents(out, blocks);
         run([&](GrqPart::Scratch& s) { part_.latent(from, blocks, to, s); });
-        return out;
+        return *std::move(out);
     }
 
  private:
@@ -171,6 +168,13 @@ class Part {
 
     void require_finished() const {
         if (!finished_) throw std::invalid_argument("the part is not finished: call finish() after the last layer");
+    }
+
+    // Where latents of so many blocks go: `out`, which is made if there is none.
+    float* latents(std::optional<py::array>& out, py::ssize_t blocks) const {
+        const py::ssize_t positions = part_.geometry().positions, code_dim = part_.geometry().code_dim;
+        if (!out) out = py::array_t<float>({blocks, positions, code_dim});
+        return writable<float>("out", *out, {blocks, positions, code_dim});
     }
 
     const std::int32_t* checked_ids(const py::array& ids, int start) const {
@@ -260,6 +264,6 @@ void bind_grq(py::module_& m) {
         .def("first_foreign_id", &Part::first_foreign_id, py::arg("ids"), py::arg("start"))
         .def("decode", &Part::decode, py::arg("ids"), py::arg("start"), py::arg("out"), py::arg("column"))
         .def("encode", &Part::encode, py::arg("features"), py::arg("ids"), py::arg("start"))
-        .def("dequantize", &Part::dequantize, py::arg("ids"), py::arg("start"))
-        .def("latent", &Part::latent, py::arg("features"));
+        .def("dequantize", &Part::dequantize, py::arg("ids"), py::arg("start"), py::arg("out") = none)
+        .def("latent", &Part::latent, py::arg("features"), py::arg("out") = none);
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <sstream>
+#include <string_view>
 
 #include "bind_check.hpp"
 #include "kernels.hpp"
@@ -42,14 +43,14 @@ HandModel build(const py::array& v_template, const py::array& shapedirs, const p
     return HandModel(s);
 }
 
-HandModel::Pose kind_of(const std::string& name) {
+HandModel::Pose kind_of(std::string_view name) {
     if (name == "axis_angle") return HandModel::Pose::axis_angle;
     if (name == "matrix") return HandModel::Pose::matrix;
     if (name == "rot6d_interleaved") return HandModel::Pose::rot6d_interleaved;
     if (name == "rot6d_columns") return HandModel::Pose::rot6d_columns;
     if (name == "pca") return HandModel::Pose::pca;
     throw std::invalid_argument("kind: expected axis_angle, matrix, rot6d_interleaved, rot6d_columns or pca, got " +
-                                name);
+                                std::string(name));
 }
 
 float largest(const float* values, std::int64_t count) {
@@ -82,7 +83,7 @@ class Hand {
     explicit Hand(HandModel model) : model_(std::move(model)) { scratch_.take(model_); }
 
     void forward(const py::array& pose, const py::array& betas, const std::optional<py::array>& trans,
-                 const std::string& kind, bool mean_pose, bool center, int tips, py::array keypoints,
+                 std::string_view kind, bool mean_pose, bool center, int tips, py::array keypoints,
                  std::optional<py::array> vertices, std::optional<py::array> jacobian) {
         HandModel::Batch b{};
         b.kind = kind_of(kind);

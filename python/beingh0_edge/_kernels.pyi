@@ -137,11 +137,11 @@ class GrqPart:
     def encode(self, features: _F32, ids: _I32, start: int) -> None:
         """features [B, window, dims] -> ids [B, ...], from `start` on."""
 
-    def dequantize(self, ids: _I32, start: int) -> _F32:
-        """-> [B, positions, C]"""
+    def dequantize(self, ids: _I32, start: int, out: _F32 | None = None) -> _F32:
+        """-> [B, positions, C]: `out`, which is made if there is none"""
 
-    def latent(self, features: _F32) -> _F32:
-        """[B, window, dims] -> [B, positions, C], before quantisation"""
+    def latent(self, features: _F32, out: _F32 | None = None) -> _F32:
+        """[B, window, dims] -> [B, positions, C], before quantisation: `out`, which is made if there is none"""
 
 # ---- rasteriser ----
 

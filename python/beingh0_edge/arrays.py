@@ -13,15 +13,23 @@ import numpy.typing as npt
 from beingh0_edge.types import FloatArray
 
 ArrayLike = npt.NDArray[Any]
-FLOAT32 = np.dtype(np.float32)
+FLOAT32, INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
 
 def as_array(value: Any) -> ArrayLike:
-    """The value as a numpy array; what speaks DLPack (a torch tensor in CPU memory) is seen without a copy."""
+    """The value as a numpy array; what speaks DLPack (a torch tensor in CPU memory) is seen without a copy.
+
+    Raises: ValueError for a tensor that numpy cannot see: on another device, of bfloat16, or one that has a gradient.
+    """
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            got = " ".join(str(getattr(value, name)) for name in ("dtype", "device") if hasattr(value, name))
+            raise ValueError("expected an array in CPU memory, of a dtype that numpy has and without a gradient, got "
+                             f"{type(value).__name__} {got}: {error}") from error
     return np.asarray(value)
 
 
@@ -31,12 +39,13 @@ def as_float32(array: ArrayLike) -> FloatArray:
         return np.ascontiguousarray(array, np.float32)
 
 
-def output(name: str, shape: tuple[int, ...], given: FloatArray | None) -> FloatArray:
+def output(name: str, shape: tuple[int, ...], given: ArrayLike | None,
+           dtype: np.dtype[Any] = FLOAT32) -> ArrayLike:
     """`given` if results of that shape can be written into it, a new array if it is None. Raises: ValueError."""
     if given is None:
-        return np.empty(shape, np.float32)
-    if given.shape != shape or given.dtype is not FLOAT32 or not given.flags.carray:
-        raise ValueError(f"{name}: expected writeable, C-contiguous float32{list(shape)}, "
+        return np.empty(shape, dtype)
+    if given.shape != shape or given.dtype is not dtype or not given.flags.carray:
+        raise ValueError(f"{name}: expected writeable, C-contiguous {dtype}{list(shape)}, "
                          f"got {given.dtype}{list(given.shape)}")
     return given
 

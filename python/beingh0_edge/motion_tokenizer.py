@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from beingh0_edge import _kernels
-from beingh0_edge.arrays import ArrayLike, Workers, as_array, as_float32, output, shares
+from beingh0_edge.arrays import INT32, ArrayLike, Workers, as_array, as_float32, output, shares
 from beingh0_edge.errors import BundleError, TokenError
 from beingh0_edge.files import packaged
 from beingh0_edge.tokenizer_folder import TokenizerFolder, TokenizerPart, Weights
@@ -19,7 +19,6 @@ from beingh0_edge.types import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
 
-_INT32 = np.dtype(np.int32)
 _BLOCKS_PER_THREAD = 4  # with fewer, every thread would read all weights for little
 
 
@@ -137,10 +136,11 @@ class MotionTokenizer:
         self._workers.run(tasks)
         return features
 
-    def encode(self, *part_features: ArrayLike) -> IntArray:
+    def encode(self, *part_features: ArrayLike, out: IntArray | None = None) -> IntArray:
         """Features float[..., window, dims of the part], one array per part -> int32[..., ids_per_block].
 
-        Raises: ValueError for another shape or values that are not finite.
+        out  an earlier result of the same shape to be written over and returned
+        Raises: ValueError for another shape, an `out` that does not fit, or values that are not finite.
         """
         if len(part_features) != len(self._parts):
             raise ValueError(f"part_features: expected {len(self._parts)} arrays "
@@ -150,27 +150,39 @@ class MotionTokenizer:
         if any(array.shape[:-2] != batch for array in arrays):
             raise ValueError("part_features: expected the same leading axes, got "
                              + " and ".join(str(list(array.shape)) for array in arrays))
-        ids = np.empty((int(np.prod(batch, dtype=np.int64)), self.ids_per_block), np.int32)
+        ids = output("out", (*batch, self.ids_per_block), out, INT32)
+        rows = ids.reshape(-1, self.ids_per_block)
         self._workers.run([
-            partial(kernel.encode, array.reshape(-1, part.window, part.dims)[share], ids[share], part.start)
+            partial(kernel.encode, array.reshape(-1, part.window, part.dims)[share], rows[share], part.start)
             for array, part, kernel in zip(arrays, self._parts, self._kernels, strict=True)
-            for share in self._shares(len(ids))])
-        return ids.reshape(*batch, self.ids_per_block)
+            for share in self._shares(len(rows))])
+        return ids
 
-    def dequantize(self, ids: ArrayLike, part: int | str) -> FloatArray:
-        """Integer [..., ids_per_block] -> a part's latent float32[..., positions, code_dim] that its decoder reads."""
+    def dequantize(self, ids: ArrayLike, part: int | str, *, out: FloatArray | None = None) -> FloatArray:
+        """Integer [..., ids_per_block] -> a part's latent float32[..., positions, code_dim] that its decoder reads.
+
+        out  as in `decode`
+        """
         index = self._index(part)
+        known, kernel = self._parts[index], self._kernels[index]
         blocks, batch = self._blocks(ids)
-        self._check_range(ids, blocks, self._parts[index], self._kernels[index])
-        latent = self._kernels[index].dequantize(blocks, self._parts[index].start)
-        return latent.reshape(*batch, *latent.shape[1:])
+        self._check_range(ids, blocks, known, kernel)
+        latent = output("out", (*batch, known.positions, known.code_dim), out)
+        kernel.dequantize(blocks, known.start, latent.reshape(-1, known.positions, known.code_dim))
+        return latent
 
-    def latent(self, features: ArrayLike, part: int | str) -> FloatArray:
-        """A part's features float[..., window, dims] -> encoder output float32[..., positions, code_dim]."""
+    def latent(self, features: ArrayLike, part: int | str, *, out: FloatArray | None = None) -> FloatArray:
+        """A part's features float[..., window, dims] -> encoder output float32[..., positions, code_dim].
+
+        out  as in `encode`
+        """
         index = self._index(part)
-        array = self._features(features, self._parts[index])
-        latent = self._kernels[index].latent(array.reshape(-1, *array.shape[-2:]))
-        return latent.reshape(*array.shape[:-2], *latent.shape[1:])
+        known = self._parts[index]
+        array = self._features(features, known)
+        latent = output("out", (*array.shape[:-2], known.positions, known.code_dim), out)
+        self._kernels[index].latent(array.reshape(-1, known.window, known.dims),
+                                    latent.reshape(-1, known.positions, known.code_dim))
+        return latent
 
     def _shares(self, blocks: int) -> list[slice]:
         return shares(blocks, -(-self._workers.threads // len(self._parts)), _BLOCKS_PER_THREAD)
@@ -185,7 +197,7 @@ class MotionTokenizer:
 
     def _blocks(self, ids: ArrayLike) -> tuple[IntArray, tuple[int, ...]]:
         array = as_array(ids)
-        if array.dtype is _INT32 and array.ndim == 2 and array.flags.carray and array.shape[1] == self._ids_per_block:
+        if array.dtype is INT32 and array.ndim == 2 and array.flags.carray and array.shape[1] == self._ids_per_block:
             return array, array.shape[:1]
         if array.dtype.kind not in "iu":
             raise TypeError(f"ids: expected integers, got {array.dtype}")

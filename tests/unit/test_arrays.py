@@ -2,14 +2,19 @@
 
 import threading
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import beingh0_edge
 from beingh0_edge import HandModel, _kernels, rotations
 from beingh0_edge.arrays import Workers, as_array, shares
 from beingh0_edge.rotations import axis_angle_to_matrix
+
+HAND = Path(beingh0_edge.__file__).parent / "assets/hands/synthetic_right.npz"
 
 
 class Foreign:
@@ -41,6 +46,23 @@ def test_kernels_take_tensors_of_others_and_say_what_they_are() -> None:
         _kernels.axis_angle_to_matrix(Foreign(v.astype(np.float64)))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="incompatible"):
         _kernels.axis_angle_to_matrix([[0.0, 0.0, 0.0]])  # type: ignore[arg-type]
+
+
+def test_a_tensor_that_numpy_cannot_see_is_refused_with_its_dtype_and_device() -> None:
+    for strange, said in ((torch.zeros(1, 3, dtype=torch.bfloat16), "Tensor torch.bfloat16 cpu"),
+                          (torch.zeros(1, 3, requires_grad=True), "Tensor torch.float32 cpu"),
+                          (torch.zeros(1, 3, device="meta"), "Tensor torch.float32 meta")):
+        for refuse in (as_array, _kernels.axis_angle_to_matrix):
+            with pytest.raises(ValueError, match=f"without a gradient, got {said}: "):
+                refuse(strange)
+
+
+def test_kernels_read_and_write_tensors_in_place() -> None:
+    hand = HandModel.load(HAND)
+    pose, out = torch.rand(2, 48), torch.empty(2, 21, 3)
+    expected = hand.forward(pose).joints
+    hand._kernel.forward(pose.reshape(2, 16, 3), np.zeros(10, np.float32), None, "axis_angle", False, True, 0, out)
+    assert np.array_equal(out.numpy(), expected)
 
 
 @pytest.mark.parametrize(("items", "threads", "at_least", "expected"), [

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +441,22 @@ def test_upstreams_name_order_decides_between_several_weights(tmp_path: Path) ->
     shutil.copy(tmp_path / "other" / "net_best_mpjpe.safetensors", tmp_path / "whole" / "overfit.safetensors")
     other = MotionTokenizer.load(tmp_path / "other").codebook(0)
     assert np.array_equal(MotionTokenizer.load(tmp_path / "whole").codebook(0), other)
+
+
+def test_ids_and_latents_can_be_written_over(tmp_path: Path) -> None:
+    write(tmp_path / "whole", 0, use_part=None)
+    tokenizer = MotionTokenizer.load(tmp_path / "whole")
+    features = np.random.default_rng(3).normal(size=(2, 3, tokenizer.window, tokenizer.dims)).astype(np.float32)
+    ids = tokenizer.encode(features)
+    for fresh, again in ((ids, partial(tokenizer.encode, features)),
+                         (tokenizer.latent(features, 0), partial(tokenizer.latent, features, 0)),
+                         (tokenizer.dequantize(ids, 0), partial(tokenizer.dequantize, ids, 0))):
+        old = np.zeros_like(fresh)
+        assert again(out=old) is old
+        assert np.array_equal(old, fresh)
+        for wrong in (old[:1], old.astype(np.float64), np.repeat(old, 2, -1)[..., ::2]):
+            with pytest.raises(ValueError, match=rf"out: expected writeable, C-contiguous {old.dtype}\[2, 3, "):
+                again(out=wrong)
 
 
 def test_features_can_be_written_over(tmp_path: Path) -> None:
