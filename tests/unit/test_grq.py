@@ -1,6 +1,5 @@
 """The tokenizer kernel itself: strict arguments, batches, threads; variants are in test_motion_tokenizer.py."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -97,7 +96,7 @@ def test_a_block_encodes_to_the_same_ids_alone_and_among_others(blocks: int) -> 
 @pytest.mark.parametrize("codebooks", [1, QUANTIZERS])
 @pytest.mark.parametrize("norm", ["none", "affine", "layer", "group"])
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu"])
-def test_encoding_and_decoding_are_the_formulas(activation: str, norm: str, codebooks: int) -> None:
+def test_encoding_and_decoding_are_the_formulas(isa: str, activation: str, norm: str, codebooks: int) -> None:
     """Against numpy in float64, every activation, norm and kind of codebook."""
     rng = np.random.default_rng(8)
     arguments: dict[str, Any] = {
@@ -300,14 +299,6 @@ def part_of(storage: str, keep: str | None = None) -> _kernels.GrqPart:
     add(False, DIMS, 37)
     part.finish()
     return part
-
-
-@pytest.fixture(params=_kernels.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _kernels.isa()
-    _kernels.use_isa(request.param)
-    yield request.param
-    _kernels.use_isa(before)
 
 
 def decoded(part: _kernels.GrqPart, blocks: int) -> np.ndarray:
