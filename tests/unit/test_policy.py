@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy_reference as reference
 import pytest
 import tiny_bundle
 
@@ -59,18 +60,10 @@ def test_keypoints_agree_with_the_hand_model_in_the_camera_frame(policy: Policy)
     """
     chunk = next(policy.stream(observation()))
     rotations = np.concatenate([chunk.motion.cam_from_wrist[:, None, :3, :3],
-                                _matrices(chunk.motion.finger_rotvec_rad)], 1)
+                                reference.axis_angle_to_matrix(chunk.motion.finger_rotvec_rad)], 1)
     points = policy.hands["right"].forward_rotmats(
         rotations.astype(np.float32), chunk.motion.betas, chunk.motion.cam_from_wrist[:, :3, 3].copy())
     np.testing.assert_allclose(chunk.keypoints_cam_m, points.joints, atol=1e-5)
-
-
-def _matrices(rotvec: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(rotvec, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(rotvec / np.maximum(angle[..., 0], 1e-12), -1, 0)
-    zero = np.zeros_like(x)
-    k = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*x.shape, 3, 3)
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)
 
 
 def test_the_first_chunk_carries_the_costs_of_the_request(policy: Policy) -> None:
