@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from beingh0_edge import Bundle, MotionTokenizer
+from beingh0_edge.arrays import Workers
 from beingh0_edge.errors import BundleError, TokenError
 
 # Relative to the largest value; both sides sum in float32, in different orders.
@@ -239,11 +240,16 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> MotionTokenizer:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("tokenizer")
     for seed, part in enumerate(("wrist", "finger")):
         write(folder / part, seed, use_part=part)
-    return MotionTokenizer.load(folder / "wrist", folder / "finger")
+    return [folder / "wrist", folder / "finger"]
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: list[Path]) -> MotionTokenizer:
+    return MotionTokenizer.load(*folders)
 
 
 def valid_ids(tokenizer: MotionTokenizer, *batch: int) -> np.ndarray:
@@ -314,6 +320,49 @@ def test_features_of_another_shape_are_refused(
         loaded: MotionTokenizer, arrays: tuple[np.ndarray, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loaded.encode(*arrays)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 6, 16])
+@pytest.mark.parametrize("blocks", [0, 1, 2, 5, 16, 67])
+def test_more_threads_give_the_same_bits(loaded: MotionTokenizer, folders: list[Path], blocks: int,
+                                         threads: int) -> None:
+    """Also with fewer blocks than threads, with shares of unequal size, and into an earlier result."""
+    shared, ids = MotionTokenizer.load(*folders, threads=threads), valid_ids(loaded, blocks)
+    features = loaded.decode(ids)
+    assert np.array_equal(shared.decode(ids), features)
+    old = np.full_like(features, np.nan)
+    assert shared.decode(ids, out=old) is old
+    assert np.array_equal(old, features)
+    rng = np.random.default_rng([blocks, threads])
+    parts = [rng.normal(0, 1, (blocks, part.window, part.dims)) for part in loaded.parts]
+    found = np.full_like(ids, -1, np.int32)
+    shared.encode(*parts, out=found)
+    assert np.array_equal(found, loaded.encode(*parts))
+
+
+@pytest.mark.parametrize(("threads", "blocks", "tasks"), [(2, 1, 2), (2, 64, 2), (3, 7, 2), (3, 64, 4), (8, 8, 4),
+                                                          (8, 13, 6), (8, 64, 8)])
+def test_work_is_shared_by_part_and_then_by_blocks(
+        folders: list[Path], monkeypatch: pytest.MonkeyPatch, threads: int, blocks: int, tasks: int) -> None:
+    """A share is at least four blocks: every thread reads all weights for it."""
+    given: list[int] = []
+    run = Workers.run
+
+    def spy(workers: Workers, work: Sequence[Callable[[], object]]) -> None:
+        given.append(len(work))
+        run(workers, work)
+
+    monkeypatch.setattr(Workers, "run", spy)
+    shared = MotionTokenizer.load(*folders, threads=threads)
+    features = shared.decode(valid_ids(shared, blocks))
+    shared.encode(features[..., :6], features[..., 6:])
+    assert given == [tasks, tasks]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_less_than_one_thread_is_refused(folders: list[Path], threads: Any) -> None:
+    with pytest.raises(ValueError, match=f"threads: expected a whole number from 1 to 256, got {threads!r}"):
+        MotionTokenizer.load(*folders, threads=threads)
 
 
 def test_an_unknown_part_is_named(loaded: MotionTokenizer) -> None:
