@@ -46,6 +46,46 @@ def rot6d_to_matrix(rot6d: Array, interleaved: bool) -> Array:
     return np.stack([x, y, np.cross(x, y)], -1)
 
 
+def upright(quaternion: Array) -> Array:
+    """Of the two quaternions of a rotation, the one of length 1 with w >= 0."""
+    q = np.asarray(quaternion, np.float64)
+    return q / np.linalg.norm(q, axis=-1, keepdims=True) * np.where(q[..., :1] < 0, -1, 1)
+
+
+def axis_angle_to_quaternion(axis_angle: Array) -> Array:
+    v = np.asarray(axis_angle, np.float64)
+    half = 0.5 * np.linalg.norm(v, axis=-1, keepdims=True)
+    return upright(np.concatenate([np.cos(half), 0.5 * np.sinc(half / np.pi) * v], -1))
+
+
+def quaternion_to_axis_angle(quaternion: Array) -> Array:
+    q = upright(quaternion)
+    w, u = q[..., :1], q[..., 1:]
+    sine = np.linalg.norm(u, axis=-1, keepdims=True)
+    return 2 * np.arctan2(sine, w) * u / np.maximum(sine, np.finfo(np.float64).tiny)
+
+
+def matrix_to_quaternion(matrix: Array) -> Array:
+    """The q whose rotation is nearest: it makes the sum of products of both matrices' entries, q^T n q, largest."""
+    m = np.asarray(matrix, np.float64)
+    n = np.empty((*m.shape[:-2], 4, 4))
+    trace = np.trace(m, axis1=-2, axis2=-1)
+    n[..., 1:, 1:] = m + np.swapaxes(m, -1, -2) - trace[..., None, None] * np.eye(3)
+    n[..., 0, 0] = trace
+    for i, (j, k) in enumerate(((1, 2), (2, 0), (0, 1)), 1):
+        n[..., 0, i] = n[..., i, 0] = m[..., k, j] - m[..., j, k]
+    return upright(np.linalg.eigh(n)[1][..., -1])
+
+
+def matrix_to_axis_angle(matrix: Array) -> Array:
+    return quaternion_to_axis_angle(matrix_to_quaternion(matrix))
+
+
+def matrix_to_rot6d(matrix: Array, interleaved: bool) -> Array:
+    columns = np.asarray(matrix)[..., :2]
+    return (columns if interleaved else np.swapaxes(columns, -1, -2)).reshape(*columns.shape[:-2], 6)
+
+
 def hand(arrays: dict[str, Array], rotations: Array, betas: Array, tips: tuple[int, ...]) -> tuple[Array, Array]:
     """One hand: matrices [16, 3, 3], betas [10] -> keypoints [21, 3], mesh [778, 3], neither centred nor moved."""
     a = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
