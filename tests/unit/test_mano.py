@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from beingh0_edge.hand_model import PARENTS, TIP_VERTICES, HandModel, HandPoints
 
 # Metres; float32 with coordinates below 0.5 m, skinning sums up to 16 terms.
 TOLERANCE_M = 1e-6
+TIPS = ("manotorch", "smplx")
 
 
 def random_hand(seed: int = 0) -> dict[str, np.ndarray]:
@@ -47,7 +49,7 @@ def forward(pose: np.ndarray, betas: np.ndarray | None = None, tips: int = 0) ->
     return keypoints, mesh
 
 
-@pytest.mark.parametrize("tips", ["manotorch", "smplx"])
+@pytest.mark.parametrize("tips", TIPS)
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 20])
 def test_keypoints_and_mesh_agree_with_numpy(count: int, tips: str) -> None:
     rng = np.random.default_rng(count)
@@ -186,56 +188,66 @@ def test_6d_of_any_length_is_made_a_rotation(rot6d: np.ndarray) -> None:
     assert np.abs(joints - HAND.forward_rotmats(matrices).joints).max() < TOLERANCE_M
 
 
-# Metres per radian: central differences in float64 leave the float32 kinematics' own error.
-JACOBIAN_TOLERANCE = 2e-6
+# Metres per radian: a few roundings of float32 on levers of 0.1 m; central differences in float64 are nearer.
+JACOBIAN_TOLERANCE = 1e-7
 STEP = 1e-5
+dense = npst.arrays(np.float64, 48, elements=st.floats(-1, 1), fill=st.nothing())  # otherwise mostly one number
+any_size = st.builds(lambda pose, size: (size * pose).astype(np.float32), dense, st.sampled_from([2, 5e-3, 1e-4]))
 
 
-def slopes(keypoints: Callable[[np.ndarray], np.ndarray], at: np.ndarray) -> np.ndarray:
-    return np.stack([(keypoints(at + step) - keypoints(at - step)) / (2 * STEP)
-                     for step in STEP * np.eye(len(at))], -1)
+@cache
+def hand_on(isa: str) -> HandModel:
+    assert isa == _kernels.isa()  # whose kernels it gets
+    return HandModel(ARRAYS)
 
 
-def keypoints_of(angles: np.ndarray, tips: str = "manotorch") -> np.ndarray:
-    matrices = reference.axis_angle_to_matrix(angles.reshape(16, 3))
+def check_slope(points: HandPoints, keypoints: Callable[[np.ndarray], np.ndarray], at: np.ndarray,
+                direction: np.ndarray, tolerance: float = JACOBIAN_TOLERANCE) -> None:
+    """The Jacobian times a direction against the change of the keypoints on a small step that way."""
+    assert points.jacobian is not None
+    assert points.jacobian.shape == (*points.joints.shape, len(direction))
+    slope = (keypoints(at + STEP * direction) - keypoints(at - STEP * direction)) / (2 * STEP)
+    assert np.abs(points.jacobian @ direction - slope).max() < tolerance * max(1, np.linalg.norm(direction))
+
+
+def keypoints_of(matrices: np.ndarray, tips: str = "manotorch") -> np.ndarray:
     return reference.hand(ARRAYS, matrices, np.ones(10), TIP_VERTICES[tips]["right"])[0]
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-4, 0.02, 0.8, 2.0])
-@pytest.mark.parametrize("tips", ["manotorch", "smplx"])
-def test_the_jacobian_is_the_slope_of_the_keypoints(size: float, tips: str) -> None:
-    pose = np.random.default_rng(5).normal(0, size, 48).astype(np.float32).astype(np.float64)
-    points = HAND.forward(pose, np.ones(10), jacobian=True, tips=tips)
-    assert points.jacobian is not None
-    assert np.abs(points.jacobian - slopes(lambda p: keypoints_of(p, tips), pose)).max() < JACOBIAN_TOLERANCE
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("tips", TIPS)
+@settings(max_examples=25)
+@given(pose=any_size, direction=dense)
+def test_the_jacobian_is_the_slope_of_the_keypoints(tips: str, pose: np.ndarray, direction: np.ndarray) -> None:
+    points = hand_on(_kernels.isa()).forward(pose, np.ones(10), jacobian=True, tips=tips)
+    check_slope(points, lambda p: keypoints_of(reference.axis_angle_to_matrix(p.reshape(16, 3)), tips),
+                pose.astype(np.float64), direction)
 
 
-def test_the_jacobian_by_pca_coefficients_counts_the_mean_pose() -> None:
-    rng = np.random.default_rng(6)
-    pose = np.concatenate([rng.normal(0, 1, 3), rng.normal(0, 0.5, 7)])
-
+@pytest.mark.usefixtures("isa")
+@settings(max_examples=25)
+@given(any_size, dense)
+def test_the_jacobian_by_pca_coefficients_counts_the_mean_pose(pose: np.ndarray, direction: np.ndarray) -> None:
     def keypoints(p: np.ndarray) -> np.ndarray:
         fingers = p[3:] @ ARRAYS["hands_components"][:7] + ARRAYS["hands_mean"]
-        return keypoints_of(np.concatenate([p[:3], fingers]))
+        return keypoints_of(reference.axis_angle_to_matrix(np.concatenate([p[:3], fingers]).reshape(16, 3)))
 
-    points = HAND.forward(pose, np.ones(10), jacobian=True, pca_components=7, flat_hand_mean=False)
-    assert points.jacobian is not None
-    assert points.jacobian.shape == (21, 3, 10)
-    assert np.abs(points.jacobian - slopes(keypoints, pose)).max() < 5 * JACOBIAN_TOLERANCE  # sums of 45 slopes
+    points = hand_on(_kernels.isa()).forward(
+        pose[:10], np.ones(10), jacobian=True, pca_components=7, flat_hand_mean=False)
+    check_slope(points, keypoints, pose[:10].astype(np.float64), direction[:10], 3 * JACOBIAN_TOLERANCE)  # sums of 45
 
 
-@pytest.mark.parametrize("kind", ["matrix", "rot6d_interleaved"])
-def test_the_jacobian_of_rotations_turns_each_joint_in_its_parents_frame(kind: str) -> None:
-    pose = np.random.default_rng(7).normal(0, 0.8, (16, 3)).astype(np.float32)
-    matrices = reference.axis_angle_to_matrix(pose)
-
-    def keypoints(delta: np.ndarray) -> np.ndarray:
-        turned = reference.axis_angle_to_matrix(delta.reshape(16, 3)) @ matrices
-        return reference.hand(ARRAYS, turned, np.ones(10), TIP_VERTICES["manotorch"]["right"])[0]
-
-    points = call(kind, pose, betas=np.ones(10), jacobian=True)
-    assert points.jacobian is not None
-    assert np.abs(points.jacobian[0] - slopes(keypoints, np.zeros(48))).max() < JACOBIAN_TOLERANCE
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("kind", KINDS[1:])
+@settings(max_examples=25)
+@given(pose=any_size, direction=dense)
+def test_the_jacobian_of_rotations_turns_each_joint_in_its_parents_frame(
+        kind: str, pose: np.ndarray, direction: np.ndarray) -> None:
+    matrices = reference.axis_angle_to_matrix(pose.reshape(16, 3))
+    points = call(kind, pose, hand_on(_kernels.isa()), betas=np.ones(10), jacobian=True)
+    single = HandPoints(points.joints[0], jacobian=points.jacobian[0])  # type: ignore[index]
+    check_slope(single, lambda delta: keypoints_of(reference.axis_angle_to_matrix(delta.reshape(16, 3)) @ matrices),
+                np.zeros(48), direction)
 
 
 # Metres, root mean square over vertices whose 135 blend shapes of about 1 mm are all at work.
