@@ -103,7 +103,7 @@ def test_encoding_and_decoding_are_the_formulas(isa: str, activation: str, norm:
         "codebooks": weights(rng, GROUPS, codebooks, CODES, CODE_DIM // GROUPS) * 5, "mean": weights(rng, DIMS),
         "std": np.full(DIMS, 0.7, np.float32), "quantizers": QUANTIZERS, "window": WINDOW, "frames": FRAMES,
         "positions": POSITIONS, "id_offset": OFFSET}
-    width = 64
+    width = 64 if norm == "group" else 50  # not a multiple of what an instruction takes
     scales = {} if norm == "none" else {f"{name}{i}": 1 + 0.3 * weights(rng, width, 1)[:, 0] for i in (1, 2)
                                         for name in ("scale", "shift")}
     kernel, formula = _kernels.GrqPart(**arguments), reference.GrqPart(**arguments)
