@@ -135,21 +135,72 @@ def normalise(x: Array, kind: str, scale: Array | None, shift: Array | None) -> 
     return x * scale + shift
 
 
+def nearest_bf16(x: Array) -> Array:
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).view(np.float32)
+
+
+def bf16_pairs(weight: Array) -> Array:
+    """Each second input is read with the first one's bits below its own, and is what then comes nearest."""
+    kept, bits = nearest_bf16(weight), weight[:, 1::2].view(np.uint32).astype(np.int64)
+    below = (kept[:, : 2 * bits.shape[1]: 2].view(np.uint32) >> 16).astype(np.int64)
+    upper = np.clip((bits & 0x7FFFFFFF) + 0x8000 - below >> 16, 0x0080, 0x7F7F)  # normal and finite
+    kept[:, 1::2] = (bits & 0x80000000 | upper << 16 | below).astype(np.uint32).view(np.float32)
+    return kept
+
+
+def int8_steps(weight: Array) -> Array:
+    """Steps of the largest of an output and tap. Where their errors add up, those nearest to the middle go the other
+    way."""
+    step = np.abs(weight).max(1, keepdims=True) / np.float32(127)
+    exact = weight / np.maximum(step, np.finfo(np.float32).tiny)
+    whole = np.rint(exact)
+    sums = (whole - exact).sum(1, keepdims=True, dtype=np.float64)
+    way = np.where(sums > 0, -1, 1)
+    rank = np.argsort(np.argsort(way * (whole - exact), 1, kind="stable"), 1)
+    other = whole + way * (rank < np.rint(np.abs(sums)))
+    return np.where(np.abs(other) <= 127, other, whole) * step
+
+
 class GrqPart:
     """One part of a motion tokenizer, with the methods of the kernel's; one block at a time, float64."""
 
     def __init__(self, *, codebooks: Array, mean: Array, std: Array, quantizers: int, window: int, frames: int,
-                 positions: int, id_offset: int, row_steps: int | None = None) -> None:
-        """`row_steps`: rows behind a ReLU of a residual block are rounded to that many steps of their largest."""
+                 positions: int, id_offset: int, weights: str = "float32", bf16_rows: bool = False) -> None:
+        """bf16_rows: beside bf16 weights, what they are multiplied with is rounded to bf16 too."""
         self.books, self.mean, self.std = (np.asarray(a, np.float64) for a in (codebooks, mean, std))
         self.quantizers, self.window, self.frames, self.positions = quantizers, window, frames, positions
-        self.id_offset, self.row_steps = id_offset, row_steps
+        self.id_offset, self.storage, self.bf16_rows = id_offset, weights, bf16_rows
         self.layers: dict[bool, list[Callable[[Array], Array]]] = {True: [], False: []}
+
+    def _kept(self, weight: Array, storage: str) -> Array:
+        if storage == "bfloat16":
+            return (nearest_bf16 if self.bf16_rows else bf16_pairs)(weight)
+        return int8_steps(weight) if storage == "int8" else weight
+
+    def _rows(self, x: Array, storage: str, non_negative: bool = False) -> Array:
+        if storage == "bfloat16" and self.bf16_rows:
+            return nearest_bf16(x).astype(np.float64)
+        if storage != "int8":
+            return x
+        # 7 bits if none is negative, else 15, or as many as sums of them with int8 in 32 bits allow
+        steps = 127 if non_negative else min(2**15 - 1, (2**31 - 1) // 127 // x.shape[1])
+        step = np.maximum(np.abs(x).max(1, keepdims=True), 1e-30) / steps
+        return np.rint(x / step) * step
 
     def add_conv(self, *, encoder: bool, weight: Array, bias: Array, stride: int = 1, padding: int = 1,
                  upsample: bool = False, relu: bool = False) -> None:
+        """Layers that meet features keep float32, the one that meets the codebook at least bf16."""
+        storage, first = self.storage, not self.layers[encoder]
+        if first if encoder else len(weight) == len(self.mean):
+            storage = "float32"
+        elif first and storage == "int8":
+            storage = "bfloat16"
+        kept = self._kept(weight, storage).astype(np.float64)
+
         def layer(x: Array) -> Array:
-            y = conv1d(np.repeat(x, 2, 0) if upsample else x, weight.astype(np.float64), bias, stride, padding)
+            x = self._rows(x, storage)
+            y = conv1d(np.repeat(x, 2, 0) if upsample else x, kept, bias, stride, padding)
             return np.maximum(y, 0) if relu else y
 
         self.layers[encoder].append(layer)
@@ -157,17 +208,15 @@ class GrqPart:
     def add_residual(self, *, encoder: bool, weight1: Array, bias1: Array, weight2: Array, bias2: Array, dilation: int,
                      activation: str, norm: str = "none", scale1: Array | None = None, shift1: Array | None = None,
                      scale2: Array | None = None, shift2: Array | None = None) -> None:
-        def rounded(y: Array) -> Array:
-            if self.row_steps is None:
-                return y
-            step = np.maximum(y.max(1, keepdims=True), 1e-30) / self.row_steps
-            return np.rint(y / step) * step
+        kept1, kept2 = (self._kept(weight, self.storage).astype(np.float64) for weight in (weight1, weight2))
+
+        def inner(x: Array, scale: Array | None, shift: Array | None) -> Array:
+            return self._rows(activate(normalise(x, norm, scale, shift), activation), self.storage,
+                              activation == "relu")
 
         def layer(x: Array) -> Array:
-            y = rounded(activate(normalise(x, norm, scale1, shift1), activation))
-            y = conv1d(y, weight1.astype(np.float64), bias1, padding=dilation, dilation=dilation)
-            y = rounded(activate(normalise(y, norm, scale2, shift2), activation))
-            return x + conv1d(y, weight2.astype(np.float64), bias2, padding=0)
+            y = conv1d(inner(x, scale1, shift1), kept1, bias1, padding=dilation, dilation=dilation)
+            return x + conv1d(inner(y, scale2, shift2), kept2, bias2, padding=0)
 
         self.layers[encoder].append(layer)
 
@@ -181,7 +230,11 @@ class GrqPart:
 
     def encode(self, features: Array) -> tuple[Array, Array]:
         """[window, dims] -> ids [groups, positions, quantizers], and how much nearer each code was than the next."""
-        latent, books = self.latent(features), self.books
+        return self.quantize(self.latent(features))
+
+    def quantize(self, latent: Array) -> tuple[Array, Array]:
+        """[positions, code_dim] -> as `encode`."""
+        latent, books = np.asarray(latent, np.float64), self.books
         groups, count, codes, dim = books.shape
         ids = np.zeros((groups, self.positions, self.quantizers), np.int64)
         margin = np.zeros(ids.shape)

@@ -353,18 +353,18 @@ def test_bfloat16_weights_are_as_near_as_eight_bits_come(isa: str) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 5])
 def test_int8_rows_behind_a_relu_are_kept_in_seven_bits(isa: str, blocks: int) -> None:
-    """Against numpy, with the rows rounded there as the kernel rounds them."""
+    """Against numpy, with weights and rows rounded there as the kernel rounds them."""
     arguments: dict[str, Any] = {
         "codebooks": np.rint(weights(np.random.default_rng(0), 1, 1, CODES, 50) * 30) / 4, "mean": np.zeros(DIMS),
         "std": np.ones(DIMS), "quantizers": 3, "window": WINDOW, "frames": FRAMES, "positions": FRAMES, "id_offset": 0}
-    formulas = [reference.GrqPart(**arguments, row_steps=steps) for steps in (127, None)]
+    formulas = [reference.GrqPart(**arguments, weights=storage) for storage in ("int8", "float32")]
     kernel = _kernels.GrqPart(**{name: value.astype(np.float32) if isinstance(value, np.ndarray) else value
                                  for name, value in arguments.items()}, weights="int8")
     rng, width = np.random.default_rng(14), 50  # not a multiple of what a step takes
     kernel.add_conv(encoder=True, weight=np.ones((width, DIMS, 3), np.float32), bias=np.zeros(width, np.float32))
     for dilation in (1, 3, 9):
-        block = {"weight1": rounded(weights(rng, width, width, 3), "int8"), "bias1": weights(rng, width),
-                 "weight2": rounded(weights(rng, width, width, 1), "int8"), "bias2": weights(rng, width)}
+        block = {"weight1": weights(rng, width, width, 3), "bias1": weights(rng, width),
+                 "weight2": weights(rng, width, width, 1), "bias2": weights(rng, width)}
         for part in (kernel, *formulas):
             part.add_residual(encoder=False, dilation=dilation, activation="relu", **block)
     last = {"encoder": False, "weight": weights(rng, DIMS, width, 3), "bias": weights(rng, DIMS)}
