@@ -124,7 +124,7 @@ def binding(seconds: float) -> list[Row]:
 
 def mano(probe: Probe, options: argparse.Namespace) -> tuple[list[Row], str]:
     arrays = {name: value for name, value in np.load(HAND).items() if value.dtype.kind in "fiu"}
-    peers = [smplx_mano(HAND), mano_numpy(arrays), mano_torch(arrays)]
+    peers = [smplx_mano(HAND), mano_numpy(arrays), mano_torch(arrays), mano_torch(arrays, keypoints=True)]
     hands = {name: HandModel.load(HAND, pose_blends=name) for name in STORAGES}  # type: ignore[arg-type]
     found = [mano_batch(batch, probe, options, peers, hands) for batch in MANO_BATCHES]
     return [row for rows, _ in found for row in rows], found[0][1]
@@ -136,16 +136,16 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
     tensor = torch.from_numpy(pose)
     outs = {name: hand.forward(pose, vertices=True, jacobian=True) for name, hand in hands.items()}
     exact, hand = outs["float32"], hands["float32"]
-    smplx, in_numpy, in_torch = peers
+    smplx, in_numpy, in_torch, keypoints = peers
     calls: dict[str, Callable[[], Any]] = {"numpy": lambda: in_numpy(pose), "torch": lambda: in_torch(tensor)}
     if smplx is not None:
         calls["smplx"] = lambda: smplx(tensor)
-    for name, call in calls.items():  # compare first
-        error = np.abs(np.asarray(call()) - mano_frame(exact.vertices, hand)).max()
-        assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
     if options.compile:
         compiled = torch.compile(in_torch, dynamic=False)
         calls["torch.compile"] = lambda: compiled(tensor)
+    for name, call in calls.items():  # compare first
+        error = np.abs(np.asarray(call()) - mano_frame(exact.vertices, hand)).max()
+        assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
     flat, betas, joints = pose.reshape(-1, 16, 3), np.zeros(10, np.float32), exact.joints
     matrices = rotations.axis_angle_to_matrix(flat)
     rot6d = rotations.matrix_to_rot6d(matrices)
@@ -161,6 +161,18 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
         "beingh0 joints, kernel, 6D": kernel(rot6d, "rot6d_interleaved"),
         "beingh0 joints, kernel, matrices": kernel(matrices, "matrix"),
         "beingh0 joints, kernel, and Jacobian": kernel(flat, "axis_angle", exact.jacobian)}
+    points = keypoints(tensor).numpy()
+    points -= points[:, :1]
+    few = min(batch, MANO_BATCHES[1])
+    with torch.enable_grad():  # of one hand's points by that hand's pose
+        slope = torch.func.vmap(torch.func.jacrev(lambda one: (at := keypoints(one[None])[0]) - at[:1]))(tensor[:few])
+    for name in [name for name in calls if name.startswith("beingh0 joints")]:
+        joints[:] = np.nan
+        calls[name]()
+        error = np.abs(joints - points).max()
+        assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
+    error = np.abs(exact.jacobian[:few] - slope.numpy()).max()
+    assert error < TOLERANCE_M, f"Jacobian, batch {batch}: {error} m / rad"
     for name in STORAGES:
         calls[f"beingh0 mesh, {name}"] = partial(hands[name].forward, pose, vertices=True, out=outs[name])
         calls[f"beingh0 mesh, {name}, kernel"] = kernel(flat, "axis_angle", None, name, outs[name].vertices)

@@ -17,11 +17,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from beingh0_edge.hand_model import PARENTS
+from beingh0_edge.hand_model import PARENTS, TIP_VERTICES
 from beingh0_edge.train import procedural
 from beingh0_edge.train.grq import MotionVQ
 
 Arrays = dict[str, np.ndarray]
+# Of MANO's joints, then the tips: wrist, then thumb to little.
+KEYPOINTS = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20]
 
 
 def smplx_mano(path: Path) -> Callable[[Tensor], np.ndarray] | None:
@@ -48,13 +50,13 @@ def smplx_mano(path: Path) -> Callable[[Tensor], np.ndarray] | None:
     return forward
 
 
-def mano_torch(arrays: Arrays) -> Callable[[Tensor], Tensor]:
-    """Plain torch, betas zero and baked in; what torch.compile is given."""
+def mano_torch(arrays: Arrays, *, keypoints: bool = False) -> Callable[[Tensor], Tensor]:
+    """Plain torch, betas zero and baked in; what torch.compile is given. Vertices, or our keypoints."""
     t = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in arrays.items()}
     joints = t["J_regressor"] @ t["v_template"]
     bones = joints - joints[[max(p, 0) for p in PARENTS]] * torch.tensor([0.0] + [1.0] * 15)[:, None]
     dirs = t["posedirs"].reshape(-1, 135).T.contiguous()
-    eye = torch.eye(3)
+    eye, tips = torch.eye(3), list(TIP_VERTICES["manotorch"]["right"])
 
     def forward(pose: Tensor) -> Tensor:
         n = len(pose)
@@ -70,10 +72,11 @@ def mano_torch(arrays: Arrays) -> Callable[[Tensor], Tensor]:
         for j, parent in enumerate(PARENTS[1:], 1):
             turns.append(turns[parent] @ rotations[:, j])
             places.append(places[parent] + turns[parent] @ bones[j])
-        turn, place = torch.stack(turns, 1), torch.stack(places, 1)
-        place = place - (turn @ joints[..., None])[..., 0]
+        turn, stands = torch.stack(turns, 1), torch.stack(places, 1)
+        place = stands - (turn @ joints[..., None])[..., 0]
         blended = (t["weights"] @ torch.cat([turn.reshape(n, 16, 9), place], 2)).reshape(n, 778, 12)
-        return (blended[..., :9].reshape(n, 778, 3, 3) @ rest[..., None])[..., 0] + blended[..., 9:]
+        vertices = (blended[..., :9].reshape(n, 778, 3, 3) @ rest[..., None])[..., 0] + blended[..., 9:]
+        return torch.cat([stands, vertices[:, tips]], 1)[:, KEYPOINTS] if keypoints else vertices
 
     return forward
 

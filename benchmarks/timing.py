@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import statistics
@@ -82,7 +83,7 @@ def race(contenders: dict[str, Callable[[], object]], seconds: float, turn_s: fl
                     break
             spent[name] += took
             taken[name].append(took / count * 1e6)
-    return {name: Timing(min(values), statistics.median(values), sorted(values)[int(0.99 * (len(values) - 1))],
+    return {name: Timing(min(values), statistics.median(values), sorted(values)[math.ceil(0.99 * len(values)) - 1],
                          tuple(values)) for name, values in taken.items()}
 
 
