@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from beingh0_edge import rotations
 from beingh0_edge.train.fit_vla import VlaFit
 from beingh0_edge.train.grq import MotionVQ
 from beingh0_edge.train.model import BeingVLA, LanguageModel, _rotate
@@ -91,12 +92,7 @@ def greedy_wrist(model: BeingVLA, data: VlaData, scenes: list[int], image_token:
 def grasp_points(vq: MotionVQ, codes: Tensor, offset_m: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Grasp point in the camera frame at the last frame, float32[N, 3], metres."""
     wrist = vq.decode(codes.cpu())[:, -1].numpy()
-    a1, a2 = wrist[:, [0, 2, 4]], wrist[:, [1, 3, 5]]
-    b1 = a1 / np.linalg.norm(a1, axis=1, keepdims=True)
-    b2 = a2 - (b1 * a2).sum(1, keepdims=True) * b1
-    b2 /= np.linalg.norm(b2, axis=1, keepdims=True)
-    rotation = np.stack([b1, b2, np.cross(b1, b2)], -1)
-    return (rotation @ np.asarray(offset_m) + wrist[:, 6:9]).astype(np.float32)
+    return (rotations.rot6d_to_matrix(wrist[:, :6]) @ np.asarray(offset_m) + wrist[:, 6:9]).astype(np.float32)
 
 
 def make_probe(fit: VlaFit, data: VlaData, vq: MotionVQ, grasp_offset_m: npt.NDArray[np.floating],

@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from beingh0_edge import _kernels
 from beingh0_edge.preprocess import Camera
+from beingh0_edge.rotations import matrix_to_rot6d
 from beingh0_edge.train.procedural.motion import (
     FPS,
     SECONDS,
@@ -78,19 +79,14 @@ def features(
         i = SIDES.index(side)
         rotation, position = to_camera(scene, motion)
         frames = len(rotation)
-        wrist[i] = np.concatenate([_rot6d(rotation), position.astype(np.float32)], -1).reshape(SECONDS, FPS, 9)
+        wrist[i] = np.concatenate([matrix_to_rot6d(rotation), position.astype(np.float32)], -1).reshape(SECONDS, FPS, 9)
         aa = np.ascontiguousarray(motion.theta_rad.reshape(-1, 3), np.float32)
         turns = _kernels.axis_angle_to_matrix(aa)
         joints = joints_in_hand(side, motion.theta_rad, scene.betas) @ rotation.transpose(0, 2, 1).astype(np.float32)
         offsets = (joints[:, 1:] - joints[:, :1]).reshape(frames, 60)
-        finger[i] = np.concatenate([_rot6d(turns).reshape(frames, 90), offsets], -1).reshape(SECONDS, FPS, 150)
+        finger[i] = np.concatenate([matrix_to_rot6d(turns).reshape(frames, 90), offsets], -1).reshape(SECONDS, FPS, 150)
         present[i] = True
     return wrist, finger, present
-
-
-def _rot6d(rotation: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """First two columns, row by row, as mano162 stores them."""
-    return np.ascontiguousarray(rotation[..., :2].reshape(*rotation.shape[:-2], 6), np.float32)
 
 
 def scene_columns(scene: Scene) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def scene_columns(scene: Scene) -> dict[str, Any]:
     hands = np.full((2, 10), np.nan, np.float32)
     for start in scene.hands:
         rotation = scene.cam_from_world[:3, :3] @ start_pose(start).rotation
-        hands[SIDES.index(start.side)] = [*scene.to_camera(start.palm_m), *_rot6d(rotation), start.curl]
+        hands[SIDES.index(start.side)] = [*scene.to_camera(start.palm_m), *matrix_to_rot6d(rotation), start.curl]
     return {
         "objects_kind": [KINDS.index(t.kind) for t in scene.objects],
         "objects_colour": [t.colour for t in scene.objects],
