@@ -41,20 +41,27 @@ HAND = HandModel(ARRAYS)
 poses = npst.arrays(np.float32, (48,), elements=st.floats(-2, 2, width=32))
 
 
-def forward(pose: np.ndarray, betas: np.ndarray | None = None, tips: int = 0) -> tuple[np.ndarray, np.ndarray]:
+@cache
+def hand_on(isa: str) -> HandModel:
+    assert isa == _kernels.isa()  # whose kernels it gets
+    return HandModel(ARRAYS)
+
+
+def forward(pose: np.ndarray, betas: np.ndarray | None = None, tips: int = 0,
+            hand: HandModel = HAND) -> tuple[np.ndarray, np.ndarray]:
     pose = np.asarray(pose, np.float32).reshape(-1, 16, 3)
     betas = np.zeros(10, np.float32) if betas is None else np.asarray(betas, np.float32)
     keypoints, mesh = np.empty((len(pose), 21, 3), np.float32), np.empty((len(pose), 778, 3), np.float32)
-    HAND._kernel.forward(pose, betas, None, "axis_angle", False, False, tips, keypoints, mesh)
+    hand._kernel.forward(pose, betas, None, "axis_angle", False, False, tips, keypoints, mesh)
     return keypoints, mesh
 
 
 @pytest.mark.parametrize("tips", TIPS)
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 20])
-def test_keypoints_and_mesh_agree_with_numpy(count: int, tips: str) -> None:
+def test_keypoints_and_mesh_agree_with_numpy(isa: str, count: int, tips: str) -> None:
     rng = np.random.default_rng(count)
     pose, betas = rng.normal(0, 0.8, (count, 48)), rng.normal(0, 2, (count, 10))
-    keypoints, mesh = forward(pose, betas, list(TIP_VERTICES).index(tips))
+    keypoints, mesh = forward(pose, betas, list(TIP_VERTICES).index(tips), hand_on(isa))
     for i in range(count):
         expected, expected_mesh = reference.hand(
             ARRAYS, reference.axis_angle_to_matrix(pose[i].reshape(16, 3)), betas[i], TIP_VERTICES[tips]["right"])
@@ -172,7 +179,7 @@ def call(kind: str, pose: np.ndarray, hand: HandModel = HAND, **options: Any) ->
 def test_every_kind_of_pose_agrees_with_numpy_on_every_instruction_set(isa: str, kind: str) -> None:
     rng = np.random.default_rng(4)
     pose, betas = rng.normal(0, 0.8, (9, 48)), rng.normal(0, 2, 10)
-    points = call(kind, pose, HandModel(ARRAYS), betas=betas, center=False, vertices=True)
+    points = call(kind, pose, hand_on(isa), betas=betas, center=False, vertices=True)
     assert points.vertices is not None
     for i in range(len(pose)):
         matrices = reference.axis_angle_to_matrix(pose[i].reshape(16, 3))
@@ -193,12 +200,6 @@ JACOBIAN_TOLERANCE = 1e-7
 STEP = 1e-5
 dense = npst.arrays(np.float64, 48, elements=st.floats(-1, 1), fill=st.nothing())  # otherwise mostly one number
 any_size = st.builds(lambda pose, size: (size * pose).astype(np.float32), dense, st.sampled_from([2, 5e-3, 1e-4]))
-
-
-@cache
-def hand_on(isa: str) -> HandModel:
-    assert isa == _kernels.isa()  # whose kernels it gets
-    return HandModel(ARRAYS)
 
 
 def check_slope(points: HandPoints, keypoints: Callable[[np.ndarray], np.ndarray], at: np.ndarray,
@@ -254,9 +255,9 @@ def test_the_jacobian_of_rotations_turns_each_joint_in_its_parents_frame(
 @pytest.mark.parametrize(("storage", "tolerance_m"), [("bfloat16", 5e-5), ("int8", 1e-4)])
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_smaller_pose_blends_move_the_mesh_little_and_the_joints_not_at_all(
-        storage: Weights, tolerance_m: float, count: int) -> None:
+        isa: str, storage: Weights, tolerance_m: float, count: int) -> None:
     pose = np.random.default_rng(8).normal(0, 0.5, (count, 48))
-    exact, near = HAND.forward(pose, vertices=True), HandModel(ARRAYS, pose_blends=storage).forward(pose, vertices=True)
+    exact, near = (hand.forward(pose, vertices=True) for hand in (hand_on(isa), HandModel(ARRAYS, pose_blends=storage)))
     assert exact.vertices is not None
     assert near.vertices is not None
     assert np.array_equal(exact.joints, near.joints)
