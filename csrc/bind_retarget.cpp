@@ -9,16 +9,10 @@
 namespace py = pybind11;
 namespace rt = beingh0::retarget;
 using beingh0::checked;
+using beingh0::finite;
 using beingh0::kAny;
 
 namespace {
-
-const double* checked_finite(const char* name, const py::array& array, std::initializer_list<py::ssize_t> shape) {
-    const double* data = checked<double>(name, array, shape);
-    for (py::ssize_t i = 0; i < array.size(); ++i)
-        if (!std::isfinite(data[i])) throw std::invalid_argument(std::string(name) + ": not finite");
-    return data;
-}
 
 void require(bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
@@ -31,6 +25,71 @@ std::array<double, N> take(const double* from) {
     return out;
 }
 
+rt::Vec3 unit(const std::string& name, const double* axis) {
+    const rt::Vec3 out = take<3>(axis);
+    const double length = std::sqrt(out[0] * out[0] + out[1] * out[1] + out[2] * out[2]);
+    require(std::abs(length - 1.0) < 1e-6, name + ": the axis must have length 1, got " + std::to_string(length));
+    return out;
+}
+
+// Links and points, for `joints` driven joints; not their bounds.
+void read_hand(rt::Hand& hand, py::ssize_t joints, const py::array& parents, const py::array& origins,
+               const py::array& axes, const py::array& link_joints, const py::array& multipliers,
+               const py::array& offsets, const py::array& point_links, const py::array& points) {
+    const py::ssize_t links = parents.size(), count = point_links.size();
+    require(links >= 1 && links <= rt::kMaxLinks, "links: expected 1 to 64, got " + std::to_string(links));
+    require(joints >= 1 && joints <= rt::kMaxJoints, "joints: expected 1 to 32, got " + std::to_string(joints));
+    require(count >= 1 && count <= rt::kMaxPoints, "points: expected 1 to 64, got " + std::to_string(count));
+    const std::int32_t* parent = checked<std::int32_t>("parents", parents, {links});
+    const double* origin = finite<double>("origins", origins, {links, 3});
+    const double* axis = finite<double>("axes", axes, {links, 3});
+    const std::int32_t* joint = checked<std::int32_t>("link_joints", link_joints, {links});
+    const double* multiplier = finite<double>("multipliers", multipliers, {links});
+    const double* offset = finite<double>("offsets", offsets, {links});
+    for (py::ssize_t i = 0; i < links; ++i) {
+        const std::string name = "link " + std::to_string(i);
+        require(parent[i] >= -1 && parent[i] < i,
+                name + ": its parent must come before it, got " + std::to_string(parent[i]));
+        require(joint[i] >= 0 && joint[i] < joints, name + ": unknown joint " + std::to_string(joint[i]));
+        hand.links.push_back({parent[i], take<3>(origin + 3 * i), unit(name, axis + 3 * i), joint[i], multiplier[i],
+                              offset[i]});
+    }
+    const std::int32_t* point_link = checked<std::int32_t>("point_links", point_links, {count});
+    const double* position = finite<double>("points", points, {count, 3});
+    for (py::ssize_t i = 0; i < count; ++i) {
+        require(point_link[i] >= -1 && point_link[i] < links, "point " + std::to_string(i) + ": unknown link");
+        hand.points.push_back({point_link[i], take<3>(position + 3 * i), {}});
+    }
+}
+
+py::array_t<double> hand_points(const py::array& q, const py::array& parents, const py::array& origins,
+                                const py::array& axes, const py::array& link_joints, const py::array& multipliers,
+                                const py::array& offsets, const py::array& point_links, const py::array& points) {
+    const double* angles = finite<double>("q_rad", q, {kAny, kAny});
+    const py::ssize_t frames = q.shape(0), joints = q.shape(1);
+    rt::Hand hand;
+    read_hand(hand, joints, parents, origins, axes, link_joints, multipliers, offsets, point_links, points);
+    const auto count = static_cast<py::ssize_t>(hand.points.size());
+    py::array_t<double> out({frames, count, static_cast<py::ssize_t>(3)});
+    double* positions = out.mutable_data();
+    py::gil_scoped_release release;
+    rt::Pose pose;
+    for (py::ssize_t t = 0; t < frames; ++t) {
+        hand.place(angles + joints * t, pose);
+        hand.positions(pose, static_cast<int>(count), positions + 3 * count * t);
+    }
+    return out;
+}
+
+py::array_t<double> rotation_about(const py::array& axis, double angle) {
+    const rt::Vec3 about = unit("rotation_about", finite<double>("axis", axis, {3}));
+    require(std::isfinite(angle), "angle_rad: expected a finite number, got " + std::to_string(angle));
+    py::array_t<double> out({3, 3});
+    const rt::Mat3 turn = rt::rotation_about(about, angle);
+    std::copy(turn.begin(), turn.end(), out.mutable_data());
+    return out;
+}
+
 class Solver {
   public:
     Solver(const py::array& parents, const py::array& origins, const py::array& axes, const py::array& link_joints,
@@ -40,41 +99,16 @@ class Solver {
            int thumb, const py::array& palm_from_wrist, double huber_m, double smoothness_m2, double pinch_weight,
            double pinch_near_m, double pinch_far_m, const py::array& pairs, const py::array& pair_distances,
            double pair_weight) {
-        const py::ssize_t links = parents.size(), joints = lower.size(), count = point_links.size();
-        require(links >= 1 && links <= rt::kMaxLinks, "links: expected 1 to 64, got " + std::to_string(links));
-        require(joints >= 1 && joints <= rt::kMaxJoints, "joints: expected 1 to 32, got " + std::to_string(joints));
-        require(count >= 1 && count <= rt::kMaxPoints, "points: expected 1 to 64, got " + std::to_string(count));
+        const py::ssize_t joints = lower.size(), count = point_links.size();
+        read_hand(hand_, joints, parents, origins, axes, link_joints, multipliers, offsets, point_links, points);
         require(tips >= 1 && tips <= rt::kMaxFingers && tips <= count,
                 "tips: expected 1 to 5, got " + std::to_string(tips));
-        const std::int32_t* parent = checked<std::int32_t>("parents", parents, {links});
-        const double* origin = checked_finite("origins", origins, {links, 3});
-        const double* axis = checked_finite("axes", axes, {links, 3});
-        const std::int32_t* joint = checked<std::int32_t>("link_joints", link_joints, {links});
-        const double* multiplier = checked_finite("multipliers", multipliers, {links});
-        const double* offset = checked_finite("offsets", offsets, {links});
-        for (py::ssize_t i = 0; i < links; ++i) {
-            const std::string name = "link " + std::to_string(i);
-            require(parent[i] >= -1 && parent[i] < i,
-                    name + ": its parent must come before it, got " + std::to_string(parent[i]));
-            require(joint[i] >= 0 && joint[i] < joints, name + ": unknown joint " + std::to_string(joint[i]));
-            const auto unit = take<3>(axis + 3 * i);
-            const double length = std::sqrt(unit[0] * unit[0] + unit[1] * unit[1] + unit[2] * unit[2]);
-            require(std::abs(length - 1.0) < 1e-6,
-                    name + ": the axis must have length 1, got " + std::to_string(length));
-            hand_.links.push_back({parent[i], take<3>(origin + 3 * i), unit, joint[i], multiplier[i], offset[i]});
-        }
-        const std::int32_t* point_link = checked<std::int32_t>("point_links", point_links, {count});
-        const double* position = checked_finite("points", points, {count, 3});
-        for (py::ssize_t i = 0; i < count; ++i) {
-            require(point_link[i] >= -1 && point_link[i] < links, "point " + std::to_string(i) + ": unknown link");
-            hand_.points.push_back({point_link[i], take<3>(position + 3 * i), {}});
-        }
         hand_.tips = tips;
         const int longest = hand_.prepare();
         require(longest <= rt::kMaxChain,
                 "links: expected at most 16 hinges between palm and a point, got " + std::to_string(longest));
-        const double* low = checked_finite("lower", lower, {joints});
-        const double* high = checked_finite("upper", upper, {joints});
+        const double* low = finite<double>("lower", lower, {joints});
+        const double* high = finite<double>("upper", upper, {joints});
         for (py::ssize_t j = 0; j < joints; ++j)
             require(low[j] < high[j], "joint " + std::to_string(j) + ": lower must be below upper");
         hand_.lower.assign(low, low + joints);
@@ -82,8 +116,8 @@ class Solver {
 
         const std::int32_t* human_tip = checked<std::int32_t>("human_tips", human_tips, {tips});
         const std::int32_t* human_base = checked<std::int32_t>("human_bases", human_bases, {tips});
-        const double* base = checked_finite("bases", bases, {tips, 3});
-        const double* map = checked_finite("maps", maps, {tips, 3, 3});
+        const double* base = finite<double>("bases", bases, {tips, 3});
+        const double* map = finite<double>("maps", maps, {tips, 3, 3});
         for (int i = 0; i < tips; ++i) {
             require(human_tip[i] >= 0 && human_tip[i] < rt::kHumanKeypoints && human_base[i] >= 0 &&
                         human_base[i] < rt::kHumanKeypoints,
@@ -92,7 +126,7 @@ class Solver {
         }
         require(thumb >= -1 && thumb < tips, "thumb: expected -1 or a finger, got " + std::to_string(thumb));
         objective_.thumb = thumb;
-        objective_.palm_from_wrist = take<9>(checked_finite("palm_from_wrist", palm_from_wrist, {3, 3}));
+        objective_.palm_from_wrist = take<9>(finite<double>("palm_from_wrist", palm_from_wrist, {3, 3}));
         require(huber_m > 0 && smoothness_m2 >= 0 && pinch_weight >= 0 && pinch_near_m >= 0 &&
                     pinch_far_m > pinch_near_m && std::isfinite(huber_m + smoothness_m2 + pinch_weight + pinch_far_m),
                 "objective: huber_m > 0, smoothness_m2 >= 0, pinch_weight >= 0 and 0 <= pinch_near_m < pinch_far_m are "
@@ -105,7 +139,7 @@ class Solver {
         const py::ssize_t pair_count = pairs.ndim() == 2 ? pairs.shape(0) : 0;
         require(pair_count <= rt::kMaxPairs, "pairs: expected at most 128, got " + std::to_string(pair_count));
         const std::int32_t* pair = checked<std::int32_t>("pairs", pairs, {pair_count, 4});
-        const double* distance = checked_finite("pair_distances", pair_distances, {pair_count});
+        const double* distance = finite<double>("pair_distances", pair_distances, {pair_count});
         for (py::ssize_t i = 0; i < pair_count; ++i) {
             for (int e = 0; e < 4; ++e)
                 require(pair[4 * i + e] >= 0 && pair[4 * i + e] < count,
@@ -117,23 +151,8 @@ class Solver {
         objective_.pair_weight = pair_weight;
     }
 
-    py::array_t<double> points(const py::array& q) const {
-        const py::ssize_t frames = q.ndim() == 2 ? q.shape(0) : 0;
-        const double* angles = checked_finite("q_rad", q, {kAny, hand_.joints()});
-        const int count = static_cast<int>(hand_.points.size());
-        py::array_t<double> out({frames, static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(3)});
-        double* positions = out.mutable_data();
-        py::gil_scoped_release release;
-        rt::Pose pose;
-        for (py::ssize_t t = 0; t < frames; ++t) {
-            hand_.place(angles + t * hand_.joints(), pose);
-            hand_.positions(pose, count, positions + 3 * count * t);
-        }
-        return out;
-    }
-
     py::array_t<double> jacobian(const py::array& q) const {
-        const double* angles = checked_finite("q_rad", q, {hand_.joints()});
+        const double* angles = finite<double>("q_rad", q, {hand_.joints()});
         const py::ssize_t count = static_cast<py::ssize_t>(hand_.points.size());
         py::array_t<double> out({count, static_cast<py::ssize_t>(3), static_cast<py::ssize_t>(hand_.joints())});
         std::vector<double> positions(3 * hand_.points.size());
@@ -152,7 +171,7 @@ class Solver {
                 throw std::invalid_argument("keypoints_wrist_m: not finite in frame " +
                                             std::to_string(i / (3 * rt::kHumanKeypoints)));
         const int joints = hand_.joints();
-        const double* first = checked_finite("q_start_rad", start, {joints});
+        const double* first = finite<double>("q_start_rad", start, {joints});
         for (int j = 0; j < joints; ++j)
             require(first[j] >= hand_.lower[j] && first[j] <= hand_.upper[j],
                     "q_start_rad: joint " + std::to_string(j) + " is outside its limits");
@@ -175,23 +194,23 @@ class Solver {
 
     double objective(const py::array& keypoints, const py::array& previous, const py::array& q) const {
         return rt::objective_value(
-            hand_, objective_, checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-            checked_finite("previous_rad", previous, {hand_.joints()}), checked_finite("q_rad", q, {hand_.joints()}),
+            hand_, objective_, finite<double>("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
+            finite<double>("previous_rad", previous, {hand_.joints()}), finite<double>("q_rad", q, {hand_.joints()}),
             nullptr);
     }
 
     py::array_t<double> gradient(const py::array& keypoints, const py::array& previous, const py::array& q) const {
         py::array_t<double> out(static_cast<py::ssize_t>(hand_.joints()));
         rt::objective_value(hand_, objective_,
-                            checked_finite("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-                            checked_finite("previous_rad", previous, {hand_.joints()}),
-                            checked_finite("q_rad", q, {hand_.joints()}), out.mutable_data());
+                            finite<double>("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
+                            finite<double>("previous_rad", previous, {hand_.joints()}),
+                            finite<double>("q_rad", q, {hand_.joints()}), out.mutable_data());
         return out;
     }
 
     py::array_t<double> distances(const py::array& q) const {
         py::array_t<double> out(static_cast<py::ssize_t>(objective_.pairs.size()));
-        rt::pair_distances(hand_, objective_, checked_finite("q_rad", q, {hand_.joints()}), out.mutable_data());
+        rt::pair_distances(hand_, objective_, finite<double>("q_rad", q, {hand_.joints()}), out.mutable_data());
         return out;
     }
 
@@ -203,7 +222,7 @@ class Solver {
 int first_strange_frame(const py::array& keypoints, const py::array& palm, double max_wrist_m, double max_size_ratio,
                         double max_reach_m, double max_palm_error) {
     const float* human = checked<float>("keypoints_wrist_m", keypoints, {kAny, rt::kHumanKeypoints, 3});
-    const double* reference = checked_finite("palm_m", palm, {6, 3});
+    const double* reference = finite<double>("palm_m", palm, {6, 3});
     rt::Shape shape{{}, max_wrist_m, max_size_ratio, max_reach_m, max_palm_error};
     for (int i = 0; i < 6; ++i) shape.palm[i] = take<3>(reference + 3 * i);
     const py::ssize_t frames = keypoints.shape(0);
@@ -229,7 +248,6 @@ void bind_retarget(py::module_& m) {
              py::arg("maps"), py::arg("thumb"), py::arg("palm_from_wrist"), py::arg("huber_m"),
              py::arg("smoothness_m2"), py::arg("pinch_weight"), py::arg("pinch_near_m"), py::arg("pinch_far_m"),
              py::arg("pairs"), py::arg("pair_distances"), py::arg("pair_weight"))
-        .def("points", &Solver::points, py::arg("q_rad"), "float64[N, J] -> float64[N, P, 3], palm frame, metres.")
         .def("jacobian", &Solver::jacobian, py::arg("q_rad"), "float64[J] -> float64[P, 3, J], metres per radian.")
         .def("solve", &Solver::solve, py::arg("keypoints_wrist_m"), py::arg("q_start_rad"),
              "float32[T, 21, 3], float64[J] -> float64[T, J] within limits, int32[T] iterations. Each frame starts at "
@@ -240,6 +258,12 @@ void bind_retarget(py::module_& m) {
              "Its derivative by q: float64[J], m^2 / rad.")
         .def("pair_distances", &Solver::distances, py::arg("q_rad"),
              "float64[J] -> float64[pairs], shortest distance between the axes of each pair, metres.");
+    m.def("hand_points", &hand_points, py::arg("q_rad"), py::kw_only(), py::arg("parents"), py::arg("origins"),
+          py::arg("axes"), py::arg("link_joints"), py::arg("multipliers"), py::arg("offsets"), py::arg("point_links"),
+          py::arg("points"),
+          "float64[N, J] and a hand as RetargetSolver takes it -> float64[N, P, 3], palm frame, metres; no limits.");
+    m.def("rotation_about", &rotation_about, py::arg("axis"), py::arg("angle_rad"),
+          "float64[3] of length 1 -> float64[3, 3].");
     m.def("first_strange_frame", &first_strange_frame, py::arg("keypoints_wrist_m"), py::arg("palm_m"), py::kw_only(),
           py::arg("max_wrist_m"), py::arg("max_size_ratio"), py::arg("max_reach_m"), py::arg("max_palm_error"),
           "float32[T, 21, 3], float64[6, 3] (wrist, thumb root, knuckles of the open hand) -> the first frame that is "

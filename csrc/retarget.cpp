@@ -25,16 +25,10 @@ double dot(const Vec3& a, const Vec3& b) noexcept { return a[0] * b[0] + a[1] * 
 Vec3 minus(const Vec3& a, const Vec3& b) noexcept { return {a[0] - b[0], a[1] - b[1], a[2] - b[2]}; }
 Vec3 at(const double* list, int index) noexcept { return {list[3 * index], list[3 * index + 1], list[3 * index + 2]}; }
 
-// parent * Rodrigues(axis, angle)
-Mat3 turned(const Mat3& parent, const Vec3& axis, double angle) noexcept {
-    const double s = std::sin(angle), c = std::cos(angle), k = 1.0 - c;
-    const double x = axis[0], y = axis[1], z = axis[2];
-    const Mat3 r = {c + x * x * k,     x * y * k - z * s, x * z * k + y * s, y * x * k + z * s, c + y * y * k,
-                    y * z * k - x * s, z * x * k - y * s, z * y * k + x * s, c + z * z * k};
+Mat3 product(const Mat3& a, const Mat3& b) noexcept {
     Mat3 out;
     for (int i = 0; i < 3; ++i)
-        for (int j = 0; j < 3; ++j)
-            out[3 * i + j] = parent[3 * i] * r[j] + parent[3 * i + 1] * r[3 + j] + parent[3 * i + 2] * r[6 + j];
+        for (int j = 0; j < 3; ++j) out[3 * i + j] = a[3 * i] * b[j] + a[3 * i + 1] * b[3 + j] + a[3 * i + 2] * b[6 + j];
     return out;
 }
 
@@ -346,6 +340,13 @@ bool bounded_step(const Hand& hand, const double* matrix, const double* gradient
 
 }  // namespace
 
+Mat3 rotation_about(const Vec3& axis, double angle) noexcept {
+    const double s = std::sin(angle), c = std::cos(angle), k = 1.0 - c;
+    const double x = axis[0], y = axis[1], z = axis[2];
+    return {c + x * x * k,     x * y * k - z * s, x * z * k + y * s, y * x * k + z * s, c + y * y * k,
+            y * z * k - x * s, z * x * k - y * s, z * y * k + x * s, c + z * z * k};
+}
+
 int Hand::prepare() {
     std::size_t longest = 0;
     for (Point& point : points) {
@@ -365,7 +366,7 @@ void Hand::place(const double* q, Pose& pose) const noexcept {
         if (link.parent >= 0)
             for (int k = 0; k < 3; ++k) pose.origin[i][k] += pose.origin[link.parent][k];
         pose.axis[i] = transform(parent, link.axis);
-        pose.rotation[i] = turned(parent, link.axis, link.multiplier * q[link.joint] + link.offset);
+        pose.rotation[i] = product(parent, rotation_about(link.axis, link.multiplier * q[link.joint] + link.offset));
     }
 }
 

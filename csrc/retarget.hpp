@@ -19,6 +19,9 @@ constexpr int kHumanKeypoints = 21;
 using Vec3 = std::array<double, 3>;
 using Mat3 = std::array<double, 9>;  // row-major
 
+// Rodrigues' formula, axis of length 1.
+Mat3 rotation_about(const Vec3& axis, double angle) noexcept;
+
 // A hinge and the link it moves. Link frames are parallel to the palm frame when every angle is 0.
 struct Link {
     int parent;         // index of an earlier link, -1 for the palm

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from beingh0_edge.retarget import HUBER_M, PAIR_WEIGHT, PINCH_FAR_M, PINCH_NEAR_M
+from beingh0_edge.robot_hand import RobotHand
 
 Array = npt.NDArray[Any]
 
@@ -262,3 +266,104 @@ class GrqPart:
         for layer in self.layers[False]:
             x = layer(x)
         return x[:self.window] * self.std + self.mean
+
+
+# ---- robot hands ----
+
+HUMAN = {"thumb": (1, 4), "index": (5, 8), "middle": (9, 12), "ring": (13, 16), "little": (17, 20)}  # base, tip
+
+
+def robot_frames(robot: RobotHand, q: Array) -> list[Array]:
+    """Where every link is at q [J]: float64[4, 4] each; the last one is the palm, so that -1 finds it."""
+    frames: list[Array] = []
+    for i, parent in enumerate(robot.parents):
+        frame = np.eye(4)
+        angle = robot.multipliers[i] * q[robot.link_joints[i]] + robot.offsets_rad[i]
+        frame[:3, :3], frame[:3, 3] = axis_angle_to_matrix(angle * robot.axes[i]), robot.origins_m[i]
+        frames.append(frame if parent < 0 else frames[parent] @ frame)
+    return [*frames, np.eye(4)]
+
+
+def robot_fingers(robot: RobotHand, q: Array) -> dict[str, Array]:
+    """Finger -> its four points [4, 3] at q, palm frame."""
+    frames = robot_frames(robot, q)
+    return {finger: np.array([(frames[link] @ [*point, 1.0])[:3] for link, point in points])
+            for finger, points in robot.fingers.items()}
+
+
+def robot_rods(robot: RobotHand, q: Array) -> dict[str, Array]:
+    """Finger of known radius -> [4, 3]: as its points, but the last lies a radius (at most 0.9 of the way) towards the
+    third when the hand is open, and moves with the fingertip's link.
+    """
+    opened, now, rods = robot_fingers(robot, robot.open_rad), robot_fingers(robot, q), {}
+    open_frames, frames = robot_frames(robot, robot.open_rad), robot_frames(robot, q)
+    for finger in (f for f in robot.fingers if f in robot.radius_m):
+        back, link = opened[finger][2] - opened[finger][3], robot.fingers[finger][3][0]
+        pad = opened[finger][3] + min(robot.radius_m[finger] / np.linalg.norm(back), 0.9) * back
+        moved = frames[link] @ np.linalg.inv(open_frames[link]) @ [*pad, 1.0]
+        rods[finger] = np.array([*now[finger][:3], moved[:3]])
+    return rods
+
+
+def segment_distance(a: Array, b: Array) -> float:
+    """Of segments [2, 3]: the least of |w + s u - t v| over the unit square lies inside or on one of its edges."""
+    u, v, w = a[1] - a[0], b[1] - b[0], a[0] - b[0]
+    places = [np.linalg.lstsq(np.stack([u, -v], 1), -w, rcond=None)[0]]
+    for end in (0.0, 1.0):
+        places.append(np.array([end, v @ (w + end * u) / (v @ v)]))
+        places.append(np.array([u @ (end * v - w) / (u @ u), end]))
+    return float(min(np.linalg.norm(w + s * u - t * v) for s, t in np.clip(places, 0.0, 1.0)))
+
+
+def rod_distances(robot: RobotHand, q: Array) -> tuple[Array, Array]:
+    """Distances between the watched parts of fingers, and the sums of their radii: the thumb's outer two rods against
+    all of the others', the outer two of neighbours.
+    """
+    rods = robot_rods(robot, q)
+    long = [finger for finger in rods if finger != "thumb"]
+    couples = [("thumb", finger, 0) for finger in long if "thumb" in rods]
+    couples += [(one, two, 1) for one, two in itertools.pairwise(long)]
+    distances = [(segment_distance(rods[one][a:a + 2], rods[two][b:b + 2]), robot.radius_m[one] + robot.radius_m[two])
+                 for one, two, first in couples for a in (1, 2) for b in range(first, 3)]
+    return np.array(distances).reshape(-1, 2)[:, 0], np.array(distances).reshape(-1, 2)[:, 1]
+
+
+def retarget_terms(robot: RobotHand, opened: Array, to_palm: Array, human: Array, previous: Array, q: Array, *,
+                   objective: str, pinch_weight: float, smoothness: float, margin: float | None,
+                   scale: float | None = None, wrist: Array | None = None) -> dict[str, float]:
+    """The terms of what retargeting minimises (m^2). opened, human [21, 3]: the open and the present human hand in the
+    wrist frame; to_palm [3, 3] turns that into the palm frame, where `wrist` is the human's wrist.
+    """
+    now, rest = robot_fingers(robot, q), robot_fingers(robot, robot.open_rad)
+    terms = dict.fromkeys(("near", "far", "pinch", "pairs"), 0.0)
+    terms["smoothness"] = 0.5 * smoothness * float(((q - previous) ** 2).sum())
+    reach = {f: (to_palm @ (opened[HUMAN[f][1]] - opened[HUMAN[f][0]]), rest[f][3] - rest[f][0]) for f in rest}
+    ratio = {f: np.linalg.norm(b) / np.linalg.norm(a) for f, (a, b) in reach.items()}
+    long = [finger for finger in rest if finger != "thumb"]
+    if scale is None:
+        scale = float(np.mean([ratio[f] for f in long])) if objective == "vectors" else 1.0
+    if wrist is None:
+        wrist = np.mean([rest[f][0] - scale * to_palm @ (opened[HUMAN[f][0]] - opened[0]) for f in long], axis=0)
+    for finger, (a, b) in reach.items():
+        base, tip = HUMAN[finger]
+        if objective == "fingers":  # turned by the smallest angle that takes the open human finger to the robot's
+            axis = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
+            turn = axis_angle_to_matrix(axis * np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b))
+            target = rest[finger][0] + ratio[finger] * turn @ to_palm @ (human[tip] - human[base])
+        else:
+            target = wrist + scale * to_palm @ (human[tip] - human[0])
+        error = float(np.linalg.norm(now[finger][3] - target))
+        if error <= HUBER_M:
+            terms["near"] += 0.5 * error**2
+        else:
+            terms["far"] += HUBER_M * (error - 0.5 * HUBER_M)
+        if finger != "thumb" and "thumb" in now:
+            gap = human[tip] - human[4]
+            x = min(max((PINCH_FAR_M - np.linalg.norm(gap)) / (PINCH_FAR_M - PINCH_NEAR_M), 0.0), 1.0)
+            missed = now[finger][3] - now["thumb"][3] - to_palm @ gap
+            terms["pinch"] += 0.5 * pinch_weight * (6 * x**5 - 15 * x**4 + 10 * x**3) * float(missed @ missed)
+    if margin is not None:
+        (distances, radii), allowed = rod_distances(robot, q), rod_distances(robot, robot.open_rad)[0]
+        missing = np.maximum(np.minimum(radii + margin, allowed), 1e-4) - distances
+        terms["pairs"] = 0.5 * PAIR_WEIGHT * float((np.maximum(missing, 0.0) ** 2).sum())
+    return terms

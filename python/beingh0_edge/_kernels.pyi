@@ -219,9 +219,6 @@ class RetargetSolver:
         pair_distances: _F64,
         pair_weight: float,
     ) -> None: ...
-    def points(self, q_rad: _F64) -> _F64:
-        """[N, J] -> [N, P, 3], palm frame"""
-
     def jacobian(self, q_rad: _F64) -> _F64:
         """[J] -> [P, 3, J], metres per radian"""
 
@@ -236,6 +233,23 @@ class RetargetSolver:
 
     def pair_distances(self, q_rad: _F64) -> _F64:
         """[J] -> [pairs], shortest distance between the axes of each pair, m"""
+
+def hand_points(
+    q_rad: _F64,
+    *,
+    parents: _I32,
+    origins: _F64,
+    axes: _F64,
+    link_joints: _I32,
+    multipliers: _F64,
+    offsets: _F64,
+    point_links: _I32,
+    points: _F64,
+) -> _F64:
+    """[N, J] and a hand as RetargetSolver takes it -> [N, P, 3], palm frame; no limits"""
+
+def rotation_about(axis: _F64, angle_rad: float) -> _F64:
+    """[3] of length 1 -> [3, 3]"""
 
 def first_strange_frame(
     keypoints_wrist_m: _F32,

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from beingh0_edge import _kernels
 from beingh0_edge.errors import RetargetError
 from beingh0_edge.hand_model import HandModel
-from beingh0_edge.robot_hand import DoubleArray, RobotHand, known_robots, palm_axes, rotation_about
+from beingh0_edge.robot_hand import DoubleArray, RobotHand, known_robots, palm_axes
 from beingh0_edge.types import SIDES, FloatArray, HandTrajectory, MotionChunk, Side
 
 __all__ = ["DoubleArray", "Objective", "Retargeter", "RobotHand", "known_robots", "open_hand"]
@@ -203,10 +203,9 @@ class Retargeter:
         angles = np.asarray(q_rad, dtype=np.float64)
         if angles.ndim == 0 or angles.shape[-1] != len(self.joint_names):
             raise ValueError(f"q_rad: expected [..., {len(self.joint_names)}], got {[*angles.shape]}")
-        points = self._kernel.points(np.ascontiguousarray(angles.reshape(-1, angles.shape[-1])))
-        place = [self._order.index((finger, k)) for finger in self.robot.fingers for k in range(4)]
-        origin = np.zeros((len(points), 1, 3))
-        return np.concatenate([origin, points[:, place]], axis=1).reshape(*angles.shape[:-1], -1, 3)
+        points = [(-1, np.zeros(3)), *(point for four in self.robot.fingers.values() for point in four)]
+        poses = np.ascontiguousarray(angles.reshape(-1, angles.shape[-1]))
+        return self.robot.place(points, poses).reshape(*angles.shape[:-1], -1, 3)
 
     def clearance_m(self, q_rad: DoubleArray) -> float:
         """Least distance between the surfaces of two fingers at float64[J], metres; below 0 they overlap.
@@ -298,12 +297,8 @@ class Retargeter:
 
     def _in_link(self, link: int, vector: DoubleArray) -> DoubleArray:
         """A vector in the palm frame of the open hand, in the frame of a link."""
-        robot, turn = self.robot, np.eye(3)
-        while link >= 0:
-            angle = robot.multipliers[link] * robot.open_rad[robot.link_joints[link]] + robot.offsets_rad[link]
-            turn = rotation_about(robot.axes[link], angle) @ turn
-            link = int(robot.parents[link])
-        inside: DoubleArray = turn.T @ vector
+        frame = self.robot.place([(link, at) for at in (np.zeros(3), *np.eye(3))], self.robot.open_rad[None])[0]
+        inside: DoubleArray = (frame[1:] - frame[0]) @ vector
         return inside
 
     def _solver(self, bases: DoubleArray, maps: DoubleArray, human_bases: list[int],

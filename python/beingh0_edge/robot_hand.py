@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beingh0_edge import _kernels
 from beingh0_edge.errors import RobotFileError
 from beingh0_edge.types import SIDES, Side
 
@@ -139,19 +140,17 @@ class RobotHand:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def points_m(self, q_rad: DoubleArray) -> dict[str, DoubleArray]:
-        """Forward kinematics of one pose, plainly: finger -> float64[4, 3], palm frame. q_rad: float64[J]."""
-        rotations: list[DoubleArray] = []
-        places: list[DoubleArray] = []
-        for i, parent in enumerate(self.parents):
-            turn = rotation_about(self.axes[i], self.multipliers[i] * q_rad[self.link_joints[i]] + self.offsets_rad[i])
-            if parent < 0:
-                rotations.append(turn)
-                places.append(self.origins_m[i])
-            else:
-                rotations.append(rotations[parent] @ turn)
-                places.append(places[parent] + rotations[parent] @ self.origins_m[i])
-        return {finger: np.array([at if link < 0 else places[link] + rotations[link] @ at for link, at in points])
-                for finger, points in self.fingers.items()}
+        """Forward kinematics of one pose: finger -> float64[4, 3], palm frame. q_rad: float64[J]. Raises ValueError."""
+        places = self.place([point for points in self.fingers.values() for point in points], q_rad[None])[0]
+        return dict(zip(self.fingers, places.reshape(-1, 4, 3), strict=True))
+
+    def place(self, points: Sequence[tuple[int, DoubleArray]], q_rad: DoubleArray) -> DoubleArray:
+        """Points (link index or -1 for the palm, float64[3]), at most 64, of poses float64[N, J]: float64[N, P, 3]."""
+        return _kernels.hand_points(
+            q_rad, parents=self.parents, origins=self.origins_m, axes=self.axes,
+            link_joints=self.link_joints, multipliers=self.multipliers, offsets=self.offsets_rad,
+            point_links=np.array([link for link, _ in points], dtype=np.int32),
+            points=np.array([at for _, at in points]))
 
     def palm_axes(self) -> DoubleArray:
         """float64[3, 3], columns in the palm frame: to the fingers, across to the thumb, out of the back of the hand.
@@ -169,14 +168,6 @@ class RobotHand:
         far = np.where(self.upper_rad - self.open_rad >= self.open_rad - self.lower_rad, self.upper_rad, self.lower_rad)
         closed = self.points_m(0.5 * (self.open_rad + far))
         return float(np.mean([(opened[f][3] - closed[f][3]) @ back for f in self.fingers if f != "thumb"]))
-
-
-def rotation_about(axis: DoubleArray, angle_rad: float) -> DoubleArray:
-    """float64[3, 3], by Rodrigues' formula; axis of length 1."""
-    x, y, z = axis
-    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    turn: DoubleArray = np.eye(3) + math.sin(angle_rad) * skew + (1.0 - math.cos(angle_rad)) * skew @ skew
-    return turn
 
 
 def palm_axes(fingers: Mapping[str, DoubleArray], side: Side) -> DoubleArray:
@@ -272,6 +263,11 @@ class _Reader:
 
     def check_shape(self, hand: RobotHand) -> None:
         """That it is a hand, open where it says so, and of the side it says."""
+        with np.errstate(all="ignore"):
+            turns = hand.multipliers * np.stack([hand.lower_rad, hand.upper_rad])[:, hand.link_joints]
+            strange = ~np.isfinite(turns + hand.offsets_rad).all(axis=0)
+        if strange.any():
+            raise self.fail(f"link {hand.link_names[int(strange.argmax())]!r}: its angle at the limits is not finite")
         opened = hand.points_m(hand.open_rad)
         for finger, points in opened.items():
             if float(np.linalg.norm(points[3] - points[0])) < 0.005:

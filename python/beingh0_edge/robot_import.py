@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ._kernels import rotation_about
 from .errors import RobotFileError
-from .robot_hand import FINGERS, DoubleArray, RobotHand, rotation_about
+from .robot_hand import FINGERS, DoubleArray, RobotHand
 from .robot_mjcf import read_mjcf
 from .robot_tree import Coupling, Hinge, Tree, parse_xml, placed
 from .robot_urdf import read_urdf

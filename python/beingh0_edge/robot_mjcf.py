@@ -12,7 +12,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .robot_hand import DoubleArray, rotation_about
+from ._kernels import rotation_about
+from .robot_hand import DoubleArray
 from .robot_tree import Coupling, Hinge, LinkNode, Step, Tree, numbers, parse_xml, placed, unit
 
 _SLACK_RAD = 0.3  # a tendon that lets two joints differ by less couples them

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .robot_hand import rotation_about
+from ._kernels import rotation_about
 from .robot_tree import Coupling, Hinge, LinkNode, Step, Tree, numbers, placed, unit
 
 

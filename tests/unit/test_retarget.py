@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy_reference as reference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from beingh0_edge.types import SIDES, Side
 ASSETS = Path(beingh0_edge.__file__).parent / "assets"
 JOINT_NAMES = ("little", "ring", "middle", "index", "thumb_bend", "thumb_rotation")  # as its registers
 TIPS = [4, 8, 12, 16, 20]
+ROTATION = 1e-14  # float64; an angle of 10 rad is scaled and measured again by the reference, to 2e-15
 JACOBIAN_M = 1e-8  # central differences with a step of 1e-6 rad on coordinates of 0.2 m, float64
 SETTLED_RAD = 2e-3  # the smoothness term leaves this much after SETTLE frames of the same pose
 SETTLE = 12
@@ -219,80 +222,6 @@ def test_coupled_hinges_reach_their_stops_together(hand: Retargeter) -> None:
     assert travel["thumb_distal"] == pytest.approx(0.77, abs=2e-3)
 
 
-def numpy_points(robot: module.RobotHand, q: np.ndarray) -> dict[str, np.ndarray]:
-    """Forward kinematics once more, by homogeneous matrices."""
-    def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
-        k = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-        return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
-
-    frames: list[np.ndarray] = []
-    for i, parent in enumerate(robot.parents):
-        frame = np.eye(4)
-        angle = robot.multipliers[i] * q[robot.link_joints[i]] + robot.offsets_rad[i]
-        frame[:3, :3] = rotation(robot.axes[i], angle)
-        frame[:3, 3] = robot.origins_m[i]
-        frames.append(frame if parent < 0 else frames[parent] @ frame)
-    return {finger: np.array([(frames[link] @ [*point, 1.0])[:3] for link, point in points])
-            for finger, points in robot.fingers.items()}
-
-
-def test_forward_kinematics_equal_the_numpy_reference(side: Side) -> None:
-    retargeter = Retargeter.load("inspire_rh56", side)
-    rng = np.random.default_rng(1)
-    for _ in range(5):
-        q = rng.uniform(retargeter.lower_rad, retargeter.upper_rad)
-        reference = numpy_points(retargeter.robot, q)
-        expected = np.concatenate([np.zeros((1, 3)), *reference.values()])
-        np.testing.assert_allclose(retargeter.keypoints(q), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_jacobian_equals_finite_differences(hand: Retargeter, seed: int) -> None:
-    q = np.random.default_rng(seed).uniform(hand.lower_rad, hand.upper_rad)
-    jacobian = hand._kernel.jacobian(q)
-    for joint in range(6):
-        step = np.zeros(6)
-        step[joint] = 1e-6
-        difference = (hand._kernel.points((q + step)[None]) - hand._kernel.points((q - step)[None]))[0] / 2e-6
-        np.testing.assert_allclose(jacobian[:, :, joint], difference, atol=JACOBIAN_M)
-
-
-def numpy_objective(retargeter: Retargeter, human: np.ndarray, previous: np.ndarray, q: np.ndarray) -> float:
-    """The formula in retarget.py, from the calibration's definition."""
-    robot, opened = retargeter.keypoints(q), retargeter.keypoints(retargeter.lower_rad)
-    calibration = module.open_hand(retargeter.robot.side).astype(float)
-    to_palm = retargeter.palm_from_wrist
-    total = 0.5 * module.SMOOTHNESS_M2 * ((q - previous) ** 2).sum()
-    for base, tip in ((1, 4), (5, 8), (9, 12), (13, 16), (17, 20)):
-        reach = opened[tip] - opened[base]
-        a, b = to_palm @ (calibration[tip] - calibration[base]), reach
-        scale = np.linalg.norm(b) / np.linalg.norm(a)
-        axis = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
-        angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-        v = scale * to_palm @ (human[tip] - human[base])
-        turned = (v * np.cos(angle) + np.cross(axis, v) * np.sin(angle)
-                  + axis * (axis @ v) * (1 - np.cos(angle)))
-        error = np.linalg.norm(robot[tip] - opened[base] - turned)
-        huber = module.HUBER_M
-        total += 0.5 * error**2 if error <= huber else huber * (error - 0.5 * huber)
-    for tip in (8, 12, 16, 20):
-        gap = human[tip] - human[4]
-        x = (module.PINCH_FAR_M - np.linalg.norm(gap)) / (module.PINCH_FAR_M - module.PINCH_NEAR_M)
-        x = min(max(x, 0.0), 1.0)
-        weight = module.PINCH_WEIGHT * (6 * x**5 - 15 * x**4 + 10 * x**3)
-        total += 0.5 * weight * ((robot[tip] - robot[4] - to_palm @ gap) ** 2).sum()
-    return float(total)
-
-
-@pytest.mark.parametrize("name", ["relaxed", "grasp", "pinch", "fist"])
-def test_the_objective_equals_the_numpy_reference(hand: Retargeter, name: str) -> None:
-    human = keypoints(POSES["right"][name])[0].astype(float)
-    rng = np.random.default_rng(3)
-    previous, q = rng.uniform(hand.lower_rad, hand.upper_rad, (2, 6))
-    expected = numpy_objective(hand, human, previous, q)
-    assert hand._kernel.objective(human, previous, q) == pytest.approx(expected, rel=1e-9)
-
-
 @pytest.mark.parametrize("name", ["relaxed", "pre_grasp", "grasp", "pinch", "point", "fist"])
 def test_no_nearby_angles_are_better(hand: Retargeter, name: str) -> None:
     human = keypoints(POSES["right"][name])
@@ -440,6 +369,50 @@ def test_the_kernel_checks_its_own_input(hand: Retargeter) -> None:
         _kernels.RetargetSolver()
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"q_rad": np.zeros(6)}, r"q_rad: expected float64\[N, N\], got float64\[6\]"),
+    ({"q_rad": np.zeros((1, 6), np.float32)}, r"q_rad: expected float64\[N, N\], got float32\[1, 6\]"),
+    ({"q_rad": np.zeros((6, 1)).T[:, ::2]}, "not C-contiguous"),
+    ({"q_rad": np.full((1, 6), np.nan)}, "q_rad: expected finite values, got 6 that are not"),
+    ({"q_rad": np.zeros((1, 5))}, "link [0-9]*: unknown joint 5"),
+    ({"q_rad": np.zeros((1, 33))}, "joints: expected 1 to 32, got 33"),
+    ({"point_links": np.array([99], np.int32)}, "point 0: unknown link"),
+    ({"point_links": np.array([0], np.int64)}, r"point_links: expected int32\[1\], got int64\[1\]"),
+    ({"points": np.zeros((2, 3))}, r"points: expected float64\[1, 3\], got float64\[2, 3\]"),
+    ({"point_links": np.empty(0, np.int32), "points": np.empty((0, 3))}, "points: expected 1 to 64, got 0"),
+    ({"axes": np.zeros((12, 3))}, "link 0: the axis must have length 1, got 0"),
+])
+def test_what_cannot_be_placed_is_named(hand: Retargeter, arguments: dict[str, Any], message: str) -> None:
+    robot = hand.robot
+    good = {"q_rad": np.zeros((1, 6)), "parents": robot.parents, "origins": robot.origins_m, "axes": robot.axes,
+            "link_joints": robot.link_joints, "multipliers": robot.multipliers, "offsets": robot.offsets_rad,
+            "point_links": np.array([0], np.int32), "points": np.zeros((1, 3))}
+    assert _kernels.hand_points(**good).shape == (1, 1, 3)
+    assert _kernels.hand_points(**good | {"q_rad": np.empty((0, 6))}).shape == (0, 1, 3)
+    with pytest.raises(ValueError, match=message):
+        _kernels.hand_points(**good | arguments)
+
+
+@settings(max_examples=100, deadline=None)
+@given(axis=st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3).filter(lambda v: np.linalg.norm(v) > 1e-3),
+       angle=st.floats(-10.0, 10.0))
+def test_a_rotation_about_an_axis_equals_the_numpy_reference(axis: list[float], angle: float) -> None:
+    unit = np.array(axis) / np.linalg.norm(axis)
+    expected = reference.axis_angle_to_matrix(angle * unit)
+    np.testing.assert_allclose(_kernels.rotation_about(unit, angle), expected, atol=ROTATION)
+
+
+@pytest.mark.parametrize(("axis", "angle", "message"), [
+    (np.array([0.0, 0.0, 2.0]), 1.0, "axis must have length 1, got 2"),
+    (np.array([0.0, 0.0, np.nan]), 1.0, "axis: expected finite values, got 1 that are not"),
+    (np.array([0, 0, 1]), 1.0, r"axis: expected float64\[3\], got int64\[3\]"),
+    (np.array([0.0, 0.0, 1.0]), np.inf, "angle_rad: expected a finite number, got inf"),
+])
+def test_an_axis_or_angle_that_is_none_is_named(axis: np.ndarray, angle: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _kernels.rotation_about(axis, angle)
+
+
 def test_a_hand_with_fewer_fingers_is_followed(hand: Retargeter) -> None:
     fingers = {name: points for name, points in hand.robot.fingers.items() if name != "little"}
     four = Retargeter(replace(hand.robot, fingers=fingers), module.open_hand("right"))
@@ -453,6 +426,8 @@ def test_a_hand_with_fewer_fingers_is_followed(hand: Retargeter) -> None:
 
 ROBOTS = module.known_robots()
 OBJECTIVES = ["fingers", "vectors", "positions"]
+EXACT_M = 1e-12  # float64 in another order, on coordinates of 0.3 m
+OBJECTIVE = 1e-9  # relative; float64 in another order, a pair's missing millimetre comes of distances of 0.1 m
 GRADIENT = 1e-6  # relative to the gradient's size; central differences with a step of 1e-6 rad
 EQUIVARIANCE_RAD = 2e-4  # float32 keypoints, turned: their last bit times the solver's stopping rule
 
@@ -532,41 +507,77 @@ def test_positions_put_the_tips_where_the_human_has_them() -> None:
 def test_vectors_scale_with_the_hand() -> None:
     scale = Retargeter.load("allegro_v4", objective="vectors").scale
     assert 1.2 < scale < 1.4, "an Allegro finger is longer than a human one"
-    given_scale = Retargeter.load("allegro_v4", objective="vectors", scale=1.6)
-    human, q = np.zeros((21, 3)), given_scale.robot.open_rad
-    human[8] = [-0.18, 0.0, 0.03]
-    wrist, human_tip = given_scale.wrist_m, given_scale.palm_from_wrist @ human[8]
-    tips = given_scale.keypoints(q)[TIPS[:4]]  # thumb, index, middle, ring; all but the index wanted at the wrist
-    errors = np.linalg.norm(tips - wrist - 1.6 * np.array([0, 1, 0, 0])[:, None] * human_tip, axis=1)
-    expected = np.where(errors <= 0.02, 0.5 * errors**2, 0.02 * (errors - 0.01)).sum()
-    free = Retargeter.load("allegro_v4", objective="vectors", scale=1.6, pinch_weight=0.0, collision_margin_m=None)
-    assert free._kernel.objective(human, q, q) == pytest.approx(expected, rel=1e-9)
 
 
-def segment_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Of segments float[2, 3], by trying many points on both."""
-    share = np.linspace(0.0, 1.0, 201)[:, None]
-    one, two = a[0] + share * (a[1] - a[0]), b[0] + share * (b[1] - b[0])
-    return float(np.linalg.norm(one[:, None] - two[None], axis=2).min())
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_forward_kinematics_equal_the_numpy_reference(robot: str, side: Side) -> None:
+    retargeter = Retargeter.load(robot, side)
+    hand = retargeter.robot
+    for q in np.random.default_rng(1).uniform(hand.lower_rad, hand.upper_rad, (5, len(hand.joint_names))):
+        expected = reference.robot_fingers(hand, q)
+        points = hand.points_m(q)
+        assert [*points] == [*expected]
+        for finger in points:
+            np.testing.assert_allclose(points[finger], expected[finger], atol=EXACT_M)
+        np.testing.assert_array_equal(retargeter.keypoints(q), np.concatenate([np.zeros((1, 3)), *points.values()]))
 
 
-def test_distances_between_fingers_equal_a_search() -> None:
-    retargeter = Retargeter.load("leap")
-    robot, (low, high) = retargeter.robot, retargeter.robot.natural_rad
+def kernel_points(retargeter: Retargeter, q: np.ndarray) -> np.ndarray:
+    """The numpy reference's, in the order of the kernel: fingertips, other points, ends of rods."""
+    points = reference.robot_fingers(retargeter.robot, q)
+    rods = reference.robot_rods(retargeter.robot, q)
+    return np.array([*(points[finger][k] for finger, k in retargeter._order), *(four[3] for four in rods.values())])
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_jacobian_equals_finite_differences(robot: str, side: Side) -> None:
+    retargeter = Retargeter.load(robot, side)
+    hand = retargeter.robot
+    for q in np.random.default_rng(2).uniform(hand.lower_rad, hand.upper_rad, (2, len(hand.joint_names))):
+        jacobian = retargeter._kernel.jacobian(q)
+        for joint, step in enumerate(1e-6 * np.eye(len(q))):
+            difference = (kernel_points(retargeter, q + step) - kernel_points(retargeter, q - step)) / 2e-6
+            np.testing.assert_allclose(jacobian[:, :, joint], difference, atol=JACOBIAN_M)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_objective_equals_the_numpy_reference(robot: str, objective: module.Objective, side: Side) -> None:
+    pose = np.eye(4)
+    pose[:3, :3] = reference.axis_angle_to_matrix(np.array([0.2, -0.1, 0.3]))
+    pose[:3, 3] = [0.01, -0.02, 0.03]
+    variants: list[dict[str, Any]] = [{}, {"collision_margin_m": 0.02}, {"collision_margin_m": None},
+                                      {"pinch_weight": 0.0, "smoothness_m2": 0.0}]
+    variants += [{"palm_from_wrist": pose}] if objective != "fingers" else []
+    variants += [{"scale": 1.6}] if objective == "vectors" else []
+    rng, seen = np.random.default_rng(3), dict.fromkeys(("near", "far", "pinch", "pairs", "smoothness"), 0.0)
+    for options in variants:
+        retargeter = Retargeter.load(robot, side, objective=objective, **options)
+        low, high = retargeter.robot.natural_rad
+        for name in ("grasp", "pinch", "fist"):
+            human = keypoints(POSES[side][name], side)[0].astype(float)
+            previous, elsewhere = rng.uniform(low, high, (2, len(low)))
+            for q in (elsewhere, settled(retargeter, human.astype(np.float32))):
+                terms = reference.retarget_terms(
+                    retargeter.robot, module.open_hand(side).astype(float), retargeter.palm_from_wrist, human,
+                    previous, q, objective=objective, pinch_weight=options.get("pinch_weight", module.PINCH_WEIGHT),
+                    smoothness=options.get("smoothness_m2", module.SMOOTHNESS_M2),
+                    margin=options.get("collision_margin_m", 0.002), scale=options.get("scale"),
+                    wrist=pose[:3, 3] if "palm_from_wrist" in options else None)
+                value = retargeter._kernel.objective(human, previous, q)
+                assert value == pytest.approx(sum(terms.values()), rel=OBJECTIVE), (options, name)
+                seen = {term: seen[term] + terms[term] for term in seen}
+    assert min(seen.values()) > 0.0, f"every term was there: {seen}"
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_distances_between_fingers_equal_the_numpy_reference(robot: str, side: Side) -> None:
+    retargeter = Retargeter.load(robot, side)
+    low, high = retargeter.robot.natural_rad
     for q in np.random.default_rng(5).uniform(low, high, (6, len(low))):
-        points = robot.points_m(q)
-        rods: dict[str, list[np.ndarray]] = {}
-        for finger, four in points.items():
-            four = four.copy()
-            last = four[3] - four[2]
-            four[3] -= robot.radius_m[finger] * last / np.linalg.norm(last)
-            rods[finger] = [four[k:k + 2] for k in range(3)]
-        expected = [segment_distance(a, b) for finger in ("index", "middle", "ring")
-                    for a in rods["thumb"][1:] for b in rods[finger]]
-        expected += [segment_distance(a, b) for one, two in (("index", "middle"), ("middle", "ring"))
-                     for a in rods[one][1:] for b in rods[two][1:]]
-        # 201 points on at most 0.08 m: the nearest pair is at most 0.4 mm off along each
-        np.testing.assert_allclose(retargeter._kernel.pair_distances(q), expected, atol=3e-4)
+        expected, radii = reference.rod_distances(retargeter.robot, q)
+        np.testing.assert_allclose(retargeter._kernel.pair_distances(q), expected, atol=EXACT_M)
+        assert retargeter.clearance_m(q) == pytest.approx(float((expected - radii).min()), abs=EXACT_M)
 
 
 @pytest.mark.parametrize("robot", ROBOTS)

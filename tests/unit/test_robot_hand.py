@@ -122,6 +122,7 @@ def changed(*keys: Any, value: Any) -> dict[str, Any]:
     (("links", 0, "joint"), "pinky", "unknown joint 'pinky'"),
     (("links", 0, "multiplier"), True, "multiplier: expected a finite number, got True"),
     (("links", 0, "offset_rad"), ..., "offset_rad: expected a finite number, got None"),
+    (("links", 1, "multiplier"), 1.7e308, "link '[a-z]*_distal': its angle at the limits is not finite"),
     (("fingers", "toe"), [], "fingers: expected some of thumb, index"),
     (("fingers", "index"), [], "finger 'index': expected four points"),
     (("fingers", "index", 0, "link"), "elbow", "unknown link 'elbow'"),

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy_reference as reference
 import pytest
 
 from beingh0_edge.cli import main
 from beingh0_edge.cli.hand_import import coupling
 from beingh0_edge.errors import RobotFileError
 from beingh0_edge.retarget import Retargeter
-from beingh0_edge.robot_hand import RobotHand, rotation_about
+from beingh0_edge.robot_hand import RobotHand
 from beingh0_edge.robot_import import ImportOptions, import_hand
 
 EXACT_M = 1e-6  # coordinates are rounded to 0.1 um, axes to 1e-6
@@ -27,6 +28,10 @@ URDF = """<?xml version="1.0"?>
     <limit lower="0" upper="1"/></joint>
 {fingers}
 </robot>"""
+
+
+def rotation_about(axis: np.ndarray, angle_rad: float) -> np.ndarray:
+    return reference.axis_angle_to_matrix(angle_rad * axis)
 
 
 def urdf_finger(name: str, y: float, mimic: str = "", kind: str = "revolute") -> str:
