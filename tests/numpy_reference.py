@@ -275,13 +275,12 @@ HUMAN = {"thumb": (1, 4), "index": (5, 8), "middle": (9, 12), "ring": (13, 16), 
 
 def robot_frames(robot: RobotHand, q: Array) -> list[Array]:
     """Where every link is at q [J]: float64[4, 4] each; the last one is the palm, so that -1 finds it."""
-    frames: list[Array] = []
-    for i, parent in enumerate(robot.parents):
-        frame = np.eye(4)
-        angle = robot.multipliers[i] * q[robot.link_joints[i]] + robot.offsets_rad[i]
-        frame[:3, :3], frame[:3, 3] = axis_angle_to_matrix(angle * robot.axes[i]), robot.origins_m[i]
-        frames.append(frame if parent < 0 else frames[parent] @ frame)
-    return [*frames, np.eye(4)]
+    angles = robot.multipliers * q[robot.link_joints] + robot.offsets_rad
+    frames = [*np.tile(np.eye(4), (len(angles) + 1, 1, 1))]
+    for i, turn in enumerate(axis_angle_to_matrix(angles[:, None] * robot.axes)):
+        frames[i][:3, :3], frames[i][:3, 3] = turn, robot.origins_m[i]
+        frames[i] = frames[robot.parents[i]] @ frames[i]
+    return frames
 
 
 def robot_fingers(robot: RobotHand, q: Array) -> dict[str, Array]:

@@ -30,6 +30,7 @@ SETTLED_RAD = 2e-3  # the smoothness term leaves this much after SETTLE frames o
 SETTLE = 12
 MIRROR_RAD = 1e-5  # float32 keypoints of the two sides differ in their last bit
 PINCH_M = 0.006  # the gap that may remain, or be too small, where the human closes it
+OVERLAP_M = 0.0015  # the margin of 2 mm is soft; 1.44 mm was measured (Ability, positions), as docs/hands.md says
 MAX_STEP_RAD = 0.15  # per frame, for a human who takes 30 frames from pose to pose; 0.121 was measured
 
 
@@ -580,16 +581,19 @@ def test_distances_between_fingers_equal_the_numpy_reference(robot: str, side: S
         assert retargeter.clearance_m(q) == pytest.approx(float((expected - radii).min()), abs=EXACT_M)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_fingers_keep_apart_where_they_would_overlap(robot: str) -> None:
-    human = blend("open", "fist", "pinch", "grasp", "fist", frames=20)
-    free = Retargeter.load(robot, collision_margin_m=None)
-    kept = Retargeter.load(robot)
-    watch = Retargeter.load(robot, collision_margin_m=0.0)
-    through = min(watch.clearance_m(q) for q in free.retarget(human))
-    apart = min(watch.clearance_m(q) for q in kept.retarget(human))
-    assert through < -0.001, "without the margin they overlap"
-    assert apart > -0.002
+def test_fingers_keep_apart_where_they_would_overlap(robot: str, objective: module.Objective, side: Side) -> None:
+    human = blend("open", "fist", "pinch", "grasp", "fist", frames=20, side=side)
+    watch = Retargeter.load(robot, side, collision_margin_m=0.0)
+
+    def clearance_m(retargeter: Retargeter) -> float:
+        return min(watch.clearance_m(q) for q in retargeter.retarget(human))
+
+    free = Retargeter.load(robot, side, objective=objective, collision_margin_m=None)
+    assert clearance_m(free) < -0.002, "without the margin they overlap"
+    assert clearance_m(Retargeter.load(robot, side, objective=objective)) > -OVERLAP_M
+    assert clearance_m(Retargeter.load(robot, side, objective=objective, collision_margin_m=0.005)) > 0.0
     assert free.clearance_m(free.robot.open_rad) == np.inf
 
 
