@@ -21,7 +21,7 @@ MIRRORED = ("inspire_rh56", "allegro_v4", "shadow_hand")  # exactly; an Ability 
 MIRROR_M = 2e-5  # files are rounded to 0.01 mm
 LICENSES = {"inspire_rh56": ("MIT", "LICENSE.robosuite"), "leap": ("MIT", "LICENSE.leap_hand"),
             "allegro_v4": ("BSD-2-Clause", "LICENSE.allegro_hand"), "ability_hand": ("MIT", "LICENSE.ability_hand"),
-            "shadow_hand": ("Apache-2.0", None)}
+            "shadow_hand": ("Apache-2.0", "LICENSE.shadow_hand")}
 
 
 def description(name: str = "inspire_rh56") -> dict[str, Any]:
@@ -45,9 +45,8 @@ def test_every_description_states_its_source_and_licence(name: str) -> None:
         notes = RobotHand.load(name, side).notes
         assert len(notes["provenance"]) >= 3
         assert notes["license"].startswith(licence)
-        if file is not None:
-            assert file in notes["license"]
-            assert "copyright" in (ROBOTS / file).read_text().lower()
+        assert file in notes["license"]
+        assert "copyright" in (ROBOTS / file).read_text().lower()
 
 
 @pytest.mark.parametrize("name", MIRRORED)
