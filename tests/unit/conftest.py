@@ -1,10 +1,15 @@
-"""Fixtures of the kernels' tests; few imports, the sanitizers' runs start here."""
+"""What unit tests share; few imports, the sanitizers' runs start here."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from beingh0_edge import _kernels
+
+# No test fails because the machine is busy.
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=_kernels.available_isas())
