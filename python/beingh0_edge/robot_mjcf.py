@@ -94,10 +94,9 @@ class _Mjcf:
             raise self.tree.fail(f"{where}: {' and '.join(given)}, expected one of them")
         key = given[0]
         if key == "quat":
-            w, x, y, z = unit(self.tree, numbers(self.tree, element, key, 4), where)
-            return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                             [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+            quat = unit(self.tree, numbers(self.tree, element, key, 4), where)
+            sine = float(np.linalg.norm(quat[1:]))
+            return np.eye(3) if sine < 1e-9 else rotation_about(quat[1:] / sine, 2 * math.atan2(sine, quat[0]))
         if key == "axisangle":
             values = numbers(self.tree, element, key, 4)
             return rotation_about(unit(self.tree, values[:3], where), self.angle(values[3]))

@@ -247,6 +247,8 @@ TURNS = [
     ("degree", "", 'euler="0 0 30"', rotation_about(Z, math.pi / 6)),
     ("degree", "", 'axisangle="0 0 2 30"', rotation_about(Z, math.pi / 6)),
     ("radian", "", 'quat="2 0 0 0.4"', rotation_about(Z, 2 * math.atan(0.2))),
+    ("radian", "", 'quat="-0.9 0.1 0.2 -0.3"', reference.quaternion_to_matrix(np.array([-0.9, 0.1, 0.2, -0.3]))),
+    ("radian", "", 'quat="-2 0 0 0"', np.eye(3)),
     ("radian", "", 'xyaxes="0.8 0.6 0 -1 1 0"', rotation_about(Z, math.atan2(0.6, 0.8))),
     ("radian", "", 'zaxis="0.6 0 0.8"', rotation_about(Y, math.atan2(0.6, 0.8))),
     ("radian", "", "", np.eye(3)),
