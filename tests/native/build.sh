@@ -8,7 +8,7 @@ objects=$(mktemp -d "${TMPDIR:-/tmp}/beingh0-objects.XXXXXX")
 trap 'rm -rf "$objects"' EXIT
 flags="-std=c++17 -O3 -Wall -Wextra -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=fast -Icsrc"  # as csrc/CMakeLists.txt
 sse42="-msse4.2 -mpopcnt"
-avx2="$sse42 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt"
+avx2="$sse42 -mavx2 -mfma"
 avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
 avx512bf16="$avx512 -mavx512vnni -mavx512bf16"
 neon="" neondot="-march=armv8.2-a+dotprod" generic="" base=""
@@ -18,7 +18,7 @@ case $("$cxx" -dumpmachine) in
     *) isas="generic" ;;
 esac
 compile() { "$cxx" $flags ${CXXFLAGS:-} "${@:3}" -c "$1" -o "$objects/$2.o"; }
-for source in csrc/{packed_weights,conv_net,grq,mano,mano_jacobian,rotations,simd}.cpp tests/native/check_kernels.cpp; do
+for source in csrc/{packed_weights,conv_net,grq,mano,mano_jacobian,rotations,retarget,raster,simd}.cpp tests/native/check_kernels.cpp; do
     compile "$source" "$(basename "$source" .cpp)" $base
 done
 for isa in $isas; do

@@ -19,7 +19,10 @@ using namespace beingh0;
 namespace {
 
 constexpr float kRelative = 1e-5f, kMetres = 2e-6f;  // as the Python goldens
-constexpr float kSmall[kStorages] = {kRelative, 2e-2f, 2e-2f};
+constexpr float kSlope = 1e-5f;  // metres per radian: float32 keypoints of 1e-8 m over a step of 8e-3 rad
+constexpr float kTurn = 2e-6f;   // some roundings of numbers up to pi
+constexpr float kSmall[kStorages] = {kRelative, 5e-3f, 1e-2f};
+constexpr float kMesh[kStorages] = {kMetres, 1e-4f, 2e-4f};
 
 struct Record {
     std::string name;
@@ -159,40 +162,156 @@ void check_part(Reader& in, int threads, const std::string& isa) {
     }
 }
 
+// A way to give the hands' poses, and where their keypoints are then.
+struct Posing {
+    const char* name;
+    HandModel::Pose kind;
+    const Record& pose;
+    bool mean, center;
+    const Record& keypoints;
+};
+
+HandModel::Batch batch_of(const Posing& posing, const Record& betas, float* keypoints) {
+    HandModel::Batch batch{};
+    batch.kind = posing.kind;
+    batch.components = posing.kind == HandModel::Pose::pca ? static_cast<int>(posing.pose.shape[1]) - 3 : 0;
+    batch.count = posing.pose.shape[0];
+    batch.pose = posing.pose.f.data();
+    batch.betas = betas.f.data();
+    batch.betas_per_hand = true;
+    batch.mean_pose = posing.mean;
+    batch.center = posing.center;
+    batch.keypoints = keypoints;
+    return batch;
+}
+
+// The worst difference of keypoints, of hands together and of each with betas that are kept.
+double keypoint_error(const HandModel& hand, const Posing& posing, const Record& betas, HandModel::Scratch& scratch) {
+    const std::vector<float>& expected = posing.keypoints.f;
+    std::vector<float> together(expected.size()), alone(expected.size());
+    HandModel::Batch batch = batch_of(posing, betas, together.data());
+    hand.forward(batch, scratch);
+    const std::int64_t count = batch.count, width = static_cast<std::int64_t>(posing.pose.f.size()) / count;
+    batch.count = 1;
+    batch.betas_per_hand = false;
+    batch.keypoints = alone.data();
+    for (std::int64_t h = 0; h < count; ++h) {
+        hand.forward(batch, scratch);
+        batch.pose += width;
+        batch.betas += HandModel::kBetas;
+        batch.keypoints += HandModel::kKeypoints * 3;
+    }
+    return std::fmax(difference(together, expected, false), difference(alone, expected, false));
+}
+
+// Of the analytic derivative against differences of the keypoints, metres per radian.
+double jacobian_error(const HandModel& hand, const Posing& posing, const Record& betas, HandModel::Scratch& scratch) {
+    constexpr int kRows = HandModel::kKeypoints * 3;
+    constexpr float kStep = 4e-3f;  // rad
+    std::vector<float> slope(posing.keypoints.f.size() * HandModel::kPoseAngles), pose = posing.pose.f;
+    std::vector<float> ends[2] = {posing.keypoints.f, posing.keypoints.f};
+    HandModel::Batch batch = batch_of(posing, betas, ends[0].data());
+    batch.pose = pose.data();
+    batch.jacobian = slope.data();
+    hand.forward(batch, scratch);
+    batch.jacobian = nullptr;
+    double worst = 0;
+    for (int a = 0; a < HandModel::kPoseAngles; ++a) {
+        for (int end = 0; end < 2; ++end) {
+            for (std::int64_t h = 0; h < batch.count; ++h) {
+                const std::size_t at = static_cast<std::size_t>(h * HandModel::kPoseAngles + a);
+                pose[at] = posing.pose.f[at] + (end ? kStep : -kStep);
+            }
+            batch.keypoints = ends[end].data();
+            hand.forward(batch, scratch);
+        }
+        for (std::int64_t h = 0; h < batch.count; ++h) {
+            const std::size_t at = static_cast<std::size_t>(h * HandModel::kPoseAngles + a);
+            const float taken = 2 * kStep;
+            pose[at] = posing.pose.f[at];
+            for (int r = 0; r < kRows; ++r) {
+                const std::size_t k = static_cast<std::size_t>(h * kRows + r);
+                const double d = std::fabs((ends[1][k] - ends[0][k]) / taken - slope[k * HandModel::kPoseAngles + a]);
+                worst = d <= worst ? worst : d;  // NaN stays
+            }
+        }
+    }
+    return worst;
+}
+
 void check_hand(Reader& in, int threads, const std::string& isa) {
     const Record v_template = in.next("v_template"), shapedirs = in.next("shapedirs"), posedirs = in.next("posedirs"),
                  regressor = in.next("J_regressor"), weights = in.next("weights"),
                  components = in.next("hands_components"), mean = in.next("hands_mean"), parents = in.next("parents"),
-                 tips = in.next("tips"), pose = in.next("pose"), rot6d = in.next("pose 6D"), betas = in.next("betas"),
-                 trans = in.next("trans"), vertices = in.next("vertices"), keypoints = in.next("keypoints");
+                 tips = in.next("tips"), betas = in.next("betas"), trans = in.next("trans"),
+                 angles = in.next("axis-angle"), matrices = in.next("matrices"), rows = in.next("6D interleaved"),
+                 columns = in.next("6D columns"), pca = in.next("pca"), vertices = in.next("vertices"),
+                 keypoints = in.next("keypoints"), on_mean = in.next("keypoints on the mean pose"),
+                 of_pca = in.next("keypoints of pca"), centred = in.next("keypoints from the wrist");
+    using Pose = HandModel::Pose;
+    const Posing posings[] = {{"axis-angle", Pose::axis_angle, angles, false, false, keypoints},
+                              {"axis-angle from the mean", Pose::axis_angle, angles, true, false, on_mean},
+                              {"axis-angle, centred", Pose::axis_angle, angles, false, true, centred},
+                              {"matrices", Pose::matrix, matrices, false, false, keypoints},
+                              {"6D interleaved", Pose::rot6d_interleaved, rows, false, false, keypoints},
+                              {"6D columns", Pose::rot6d_columns, columns, false, false, keypoints},
+                              {"pca", Pose::pca, pca, false, false, of_pca}};
     for (int s = 0; s < kStorages; ++s) {
         const HandModel hand({v_template.f.data(), shapedirs.f.data(), posedirs.f.data(), regressor.f.data(),
                               weights.f.data(), components.f.data(), mean.f.data(), tips.i.data(), parents.i.data(),
                               static_cast<Storage>(s)});
-        std::vector<double> errors(static_cast<std::size_t>(threads) * 2);
+        struct Found {
+            std::vector<double> posed;
+            double slope, mesh;
+        };
+        std::vector<Found> found(static_cast<std::size_t>(threads));
         Pool<HandModel::Scratch> scratches;
         on_threads(threads, [&](int t) {
             const auto scratch = scratches.take(hand);
+            Found& mine = found[static_cast<std::size_t>(t)];
+            for (const Posing& posing : posings) mine.posed.push_back(keypoint_error(hand, posing, betas, *scratch));
+            mine.slope = jacobian_error(hand, posings[0], betas, *scratch);
             std::vector<float> points(keypoints.f.size()), mesh(vertices.f.size());
-            HandModel::Batch batch{};
-            batch.count = pose.shape[0];
-            batch.kind = t % 2 ? HandModel::Pose::rot6d_interleaved : HandModel::Pose::axis_angle;
-            batch.pose = t % 2 ? rot6d.f.data() : pose.f.data();
-            batch.betas = betas.f.data();
-            batch.betas_per_hand = true;
-            batch.keypoints = points.data();
-            hand.forward(batch, *scratch);
-            errors[static_cast<std::size_t>(2 * t)] = difference(points, keypoints.f, false);
+            HandModel::Batch batch = batch_of(posings[t % 2 ? 4 : 0], betas, points.data());
             batch.trans = trans.f.data();
             batch.vertices = mesh.data();
             hand.forward(batch, *scratch);
-            errors[static_cast<std::size_t>(2 * t + 1)] = difference(mesh, vertices.f, false);
+            mine.mesh = difference(mesh, vertices.f, false);
         });
-        for (int t = 0; t < threads; ++t) {
-            report(isa + " keypoints", errors[static_cast<std::size_t>(2 * t)], kMetres);
-            report(isa + " mesh, storage " + std::to_string(s), errors[static_cast<std::size_t>(2 * t + 1)],
-                   s == 0 ? kMetres : 5e-4);
+        for (const Found& one : found) {
+            for (std::size_t k = 0; k < one.posed.size(); ++k)
+                report(isa + " keypoints, " + posings[k].name, one.posed[k], kMetres);
+            report(isa + " Jacobian", one.slope, kSlope);
+            report(isa + " mesh, storage " + std::to_string(s), one.mesh, kMesh[s]);
         }
+    }
+}
+
+void check_rotations(Reader& in, const std::string& isa) {
+    const Record angles = in.next("axis-angle"), matrices = in.next("matrices"), quaternions = in.next("quaternions"),
+                 rows = in.next("6D interleaved"), columns = in.next("6D columns");
+    using Convert = std::function<void(const float*, std::int64_t, float*)>;
+    const auto six = [](void (*convert)(const float*, std::int64_t, bool, float*), bool interleaved) -> Convert {
+        return [=](const float* from, std::int64_t n, float* to) { convert(from, n, interleaved, to); };
+    };
+    const struct {
+        const char* name;
+        Convert convert;
+        const Record &from, &to;
+    } conversions[] = {{"axis-angle to matrix", axis_angle_to_matrix, angles, matrices},
+                       {"axis-angle to quaternion", axis_angle_to_quaternion, angles, quaternions},
+                       {"matrix to axis-angle", matrix_to_axis_angle, matrices, angles},
+                       {"matrix to quaternion", matrix_to_quaternion, matrices, quaternions},
+                       {"quaternion to matrix", quaternion_to_matrix, quaternions, matrices},
+                       {"quaternion to axis-angle", quaternion_to_axis_angle, quaternions, angles},
+                       {"6D interleaved to matrix", six(rot6d_to_matrix, true), rows, matrices},
+                       {"6D columns to matrix", six(rot6d_to_matrix, false), columns, matrices},
+                       {"matrix to 6D interleaved", six(matrix_to_rot6d, true), matrices, rows},
+                       {"matrix to 6D columns", six(matrix_to_rot6d, false), matrices, columns}};
+    for (const auto& c : conversions) {
+        std::vector<float> found(c.to.f.size());
+        c.convert(c.from.f.data(), c.from.shape[0], found.data());
+        report(isa + " " + c.name, difference(found, c.to.f, false), kTurn);
     }
 }
 
@@ -207,7 +326,8 @@ int main(int argc, char** argv) try {
         use_isa(isas[i]);
         Reader in(argv[1]);
         for (int section = 1; (section = in.next("section").i[0]) != 0;)
-            section == 1 ? check_part(in, threads, isas[i]) : check_hand(in, threads, isas[i]);
+            section == 1 ? check_part(in, threads, isas[i])
+            : section == 2 ? check_hand(in, threads, isas[i]) : check_rotations(in, isas[i]);
     }
     std::printf("%s\n", failures ? "FAILED" : "all good");
     return failures != 0;

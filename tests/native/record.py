@@ -1,4 +1,5 @@
-"""Writes what check_kernels.cpp replays: the golden tokenizers and hands, layer by layer, with their recorded results.
+"""Writes what check_kernels.cpp replays: the golden tokenizers and hands, layer by layer, with their recorded results,
+and rotations as numpy converts them.
 
     python tests/native/record.py OUT
 
@@ -15,7 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from beingh0_edge import rotations
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import numpy_reference  # noqa: E402
+
 from beingh0_edge.hand_model import PARENTS, SHAPES, TIP_VERTICES
 from beingh0_edge.tokenizer_folder import TokenizerFolder
 
@@ -93,13 +96,33 @@ def hands(to: Recorder) -> None:
         to.ints("parents", PARENTS)
         to.ints("tips", [TIP_VERTICES[name][side] for name in TIP_VERTICES])  # type: ignore[index]
         pose = np.concatenate([golden[f"{side}_global_orient"], golden[f"{side}_hand_pose"]], -1)
-        to.floats("pose", pose)
-        matrices = rotations.axis_angle_to_matrix(pose.reshape(-1, 16, 3))
-        to.floats("pose 6D", rotations.matrix_to_rot6d(matrices))
         to.floats("betas", golden[f"{side}_betas"])
         to.floats("trans", golden[f"{side}_transl"])
+        to.floats("axis-angle", pose)
+        matrices = numpy_reference.axis_angle_to_matrix(pose.reshape(-1, 16, 3))
+        to.floats("matrices", matrices)
+        for layout in ("interleaved", "columns"):
+            to.floats(f"6D {layout}", numpy_reference.matrix_to_rot6d(matrices, layout == "interleaved"))
+        to.floats("pca", np.concatenate([golden[f"{side}_global_orient"], golden[f"{side}_pca_coeffs"]], -1))
         to.floats("vertices", golden[f"smplx_{side}_flat1_pca0_vertices"])
-        to.floats("keypoints", golden[f"manotorch_{side}_flat1_pca0_joints21"])
+        for name, case in (("keypoints", "flat1_pca0"), ("keypoints on the mean pose", "flat0_pca0"),
+                           ("keypoints of pca", "flat1_pca1"), ("keypoints from the wrist", "flat1_pca0_center0")):
+            to.floats(name, golden[f"manotorch_{side}_{case}_joints21"])
+
+
+def conversions(to: Recorder) -> None:
+    """Angles up to 3 rad, where axis and sign are not a matter of rounding."""
+    rng = np.random.default_rng(0)
+    axis = rng.normal(0, 1, (101, 3))  # no multiple of any vector's lanes
+    angle = np.concatenate([np.geomspace(1e-8, 1e-2, 20), np.linspace(0.01, 3, 81)])[:, None]
+    axis_angle = axis / np.linalg.norm(axis, axis=1, keepdims=True) * angle
+    matrices = numpy_reference.axis_angle_to_matrix(axis_angle)
+    to.ints("section", 3)
+    to.floats("axis-angle", axis_angle)
+    to.floats("matrices", matrices)
+    to.floats("quaternions", numpy_reference.axis_angle_to_quaternion(axis_angle))
+    for layout in ("interleaved", "columns"):
+        to.floats(f"6D {layout}", numpy_reference.matrix_to_rot6d(matrices, layout == "interleaved"))
 
 
 def main() -> None:
@@ -107,6 +130,7 @@ def main() -> None:
         to = Recorder(out)
         tokenizers(to)
         hands(to)
+        conversions(to)
         to.ints("section", 0)
 
 
