@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import numpy_reference  # noqa: E402
+import numpy_reference
 
 from beingh0_edge.hand_model import PARENTS, SHAPES, TIP_VERTICES
 from beingh0_edge.tokenizer_folder import TokenizerFolder
