@@ -155,11 +155,13 @@ class Solver {
         const double* angles = finite<double>("q_rad", q, {hand_.joints()});
         const py::ssize_t count = static_cast<py::ssize_t>(hand_.points.size());
         py::array_t<double> out({count, static_cast<py::ssize_t>(3), static_cast<py::ssize_t>(hand_.joints())});
+        double* slope = out.mutable_data();
         std::vector<double> positions(3 * hand_.points.size());
+        py::gil_scoped_release release;
         rt::Pose pose;
         hand_.place(angles, pose);
         hand_.positions(pose, static_cast<int>(count), positions.data());
-        hand_.jacobian(pose, positions.data(), static_cast<int>(count), out.mutable_data());
+        hand_.jacobian(pose, positions.data(), static_cast<int>(count), slope);
         return out;
     }
 
@@ -193,28 +195,33 @@ class Solver {
     }
 
     double objective(const py::array& keypoints, const py::array& previous, const py::array& q) const {
-        return rt::objective_value(
-            hand_, objective_, finite<double>("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-            finite<double>("previous_rad", previous, {hand_.joints()}), finite<double>("q_rad", q, {hand_.joints()}),
-            nullptr);
+        return value(keypoints, previous, q, nullptr);
     }
 
     py::array_t<double> gradient(const py::array& keypoints, const py::array& previous, const py::array& q) const {
         py::array_t<double> out(static_cast<py::ssize_t>(hand_.joints()));
-        rt::objective_value(hand_, objective_,
-                            finite<double>("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3}),
-                            finite<double>("previous_rad", previous, {hand_.joints()}),
-                            finite<double>("q_rad", q, {hand_.joints()}), out.mutable_data());
+        value(keypoints, previous, q, out.mutable_data());
         return out;
     }
 
     py::array_t<double> distances(const py::array& q) const {
+        const double* angles = finite<double>("q_rad", q, {hand_.joints()});
         py::array_t<double> out(static_cast<py::ssize_t>(objective_.pairs.size()));
-        rt::pair_distances(hand_, objective_, finite<double>("q_rad", q, {hand_.joints()}), out.mutable_data());
+        double* apart = out.mutable_data();
+        py::gil_scoped_release release;
+        rt::pair_distances(hand_, objective_, angles, apart);
         return out;
     }
 
   private:
+    double value(const py::array& keypoints, const py::array& previous, const py::array& q, double* gradient) const {
+        const double* human = finite<double>("keypoints_wrist_m", keypoints, {rt::kHumanKeypoints, 3});
+        const double* before = finite<double>("previous_rad", previous, {hand_.joints()});
+        const double* angles = finite<double>("q_rad", q, {hand_.joints()});
+        py::gil_scoped_release release;
+        return rt::objective_value(hand_, objective_, human, before, angles, gradient);
+    }
+
     rt::Hand hand_;
     rt::Objective objective_;
 };

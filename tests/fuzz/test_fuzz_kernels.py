@@ -217,30 +217,21 @@ def test_building_a_part(data: st.DataObject) -> None:
         attempt(build)
 
 
-def solver(**changed: Any) -> _kernels.RetargetSolver:
-    """Two fingers of two hinges."""
-    right: dict[str, Any] = {
-        "parents": np.array([-1, 0, -1, 2], np.int32), "origins": np.full((4, 3), 0.03),
-        "axes": np.tile([0.0, 0.0, 1.0], (4, 1)), "link_joints": np.array([0, 0, 1, 2], np.int32),
-        "multipliers": np.ones(4), "offsets": np.zeros(4), "point_links": np.array([1, 3, 0, 2], np.int32),
-        "points": np.full((4, 3), 0.02), "tips": 2, "lower": np.full(3, -1.0), "upper": np.ones(3),
-        "human_tips": np.array([4, 8], np.int32), "human_bases": np.array([1, 5], np.int32), "bases": np.zeros((2, 3)),
-        "maps": np.tile(np.eye(3), (2, 1, 1)), "thumb": 0, "palm_from_wrist": np.eye(3), "huber_m": 0.02,
-        "smoothness_m2": 1e-4, "pinch_weight": 1.0, "pinch_near_m": 0.01, "pinch_far_m": 0.03,
-        "pairs": np.array([[0, 2, 1, 3]], np.int32), "pair_distances": np.array([0.01]), "pair_weight": 1.0}
-    return _kernels.RetargetSolver(**right | changed)
+# Two fingers of two hinges.
+SOLVED: dict[str, Any] = {
+    "parents": np.array([-1, 0, -1, 2], np.int32), "origins": np.full((4, 3), 0.03),
+    "axes": np.tile([0.0, 0.0, 1.0], (4, 1)), "link_joints": np.array([0, 0, 1, 2], np.int32),
+    "multipliers": np.ones(4), "offsets": np.zeros(4), "point_links": np.array([1, 3, 0, 2], np.int32),
+    "points": np.full((4, 3), 0.02), "tips": 2, "lower": np.full(3, -1.0), "upper": np.ones(3),
+    "human_tips": np.array([4, 8], np.int32), "human_bases": np.array([1, 5], np.int32), "bases": np.zeros((2, 3)),
+    "maps": np.tile(np.eye(3), (2, 1, 1)), "thumb": 0, "palm_from_wrist": np.eye(3), "huber_m": 0.02,
+    "smoothness_m2": 1e-4, "pinch_weight": 1.0, "pinch_near_m": 0.01, "pinch_far_m": 0.03,
+    "pairs": np.array([[0, 2, 1, 3]], np.int32), "pair_distances": np.array([0.01]), "pair_weight": 1.0}
+HAND_ARRAYS = ("parents", "origins", "axes", "link_joints", "multipliers", "offsets", "point_links", "points")
+SOLVER = _kernels.RetargetSolver(**SOLVED)
 
 
-SOLVER = solver()
-SOLVER_ARRAYS = {"parents": 4, "origins": (4, 3), "axes": (4, 3), "link_joints": 4, "multipliers": 4, "offsets": 4,
-                 "point_links": 4, "points": (4, 3), "lower": 3, "upper": 3, "human_tips": 2, "human_bases": 2,
-                 "bases": (2, 3), "maps": (2, 3, 3), "palm_from_wrist": (3, 3), "pairs": (1, 4), "pair_distances": 1}
-SOLVER_NUMBERS = ("tips", "thumb", "huber_m", "smoothness_m2", "pinch_weight", "pinch_near_m", "pinch_far_m",
-                  "pair_weight")
-
-
-def follow(made: _kernels.RetargetSolver, human: np.ndarray, wide: np.ndarray, q: np.ndarray, many: np.ndarray) -> None:
-    attempt(made.points, many)
+def follow(made: _kernels.RetargetSolver, human: np.ndarray, wide: np.ndarray, q: np.ndarray) -> None:
     attempt(made.jacobian, q)
     attempt(made.pair_distances, q)
     attempt(made.objective, wide, q, q)
@@ -252,7 +243,9 @@ def follow(made: _kernels.RetargetSolver, human: np.ndarray, wide: np.ndarray, q
 @given(st.data())
 def test_retargeting(data: st.DataObject) -> None:
     follow(SOLVER, data.draw(arrays((-1, 21, 3))), data.draw(arrays((21, 3), np.float64)),
-           data.draw(arrays((3,), np.float64)), data.draw(arrays((-1, 3), np.float64)))
+           data.draw(arrays((3,), np.float64)))
+    attempt(_kernels.rotation_about, data.draw(st.one_of(st.just(np.eye(3)[1]), arrays((3,), np.float64))),
+            data.draw(st.sampled_from(NUMBERS)))
     attempt(_kernels.first_strange_frame, data.draw(arrays((-1, 21, 3))), data.draw(arrays((6, 3), np.float64)),
             **{name: data.draw(st.sampled_from(NUMBERS)) for name in
                ("max_wrist_m", "max_size_ratio", "max_reach_m", "max_palm_error")})
@@ -261,18 +254,18 @@ def test_retargeting(data: st.DataObject) -> None:
 @examples(200)
 @given(st.data())
 def test_building_a_solver(data: st.DataObject) -> None:
-    strange = data.draw(st.sampled_from([*SOLVER_ARRAYS, *SOLVER_NUMBERS]))
-    if strange in SOLVER_NUMBERS:
-        whole = strange in ("tips", "thumb")
-        value = data.draw(st.integers(-2, 70) if whole else st.sampled_from(NUMBERS))
+    strange = data.draw(st.sampled_from(sorted(SOLVED)))
+    right = SOLVED[strange]
+    if isinstance(right, np.ndarray):
+        value = data.draw(arrays(right.shape, right.dtype))
     else:
-        size = SOLVER_ARRAYS[strange]
-        whole = strange in ("parents", "link_joints", "point_links", "human_tips", "human_bases", "pairs")
-        value = data.draw(arrays(size if isinstance(size, tuple) else (size,), np.int32 if whole else np.float64))
+        value = data.draw(st.integers(-2, 70) if isinstance(right, int) else st.sampled_from(NUMBERS))
     with contextlib.suppress(ValueError, TypeError):
-        made = solver(**{strange: value})
+        made = _kernels.RetargetSolver(**SOLVED | {strange: value})
         human = some(2, 21, 3)
-        follow(made, human, human[0].astype(np.float64), np.zeros(3), np.zeros((2, 3)))
+        follow(made, human, human[0].astype(np.float64), np.zeros(3))
+    attempt(_kernels.hand_points, data.draw(arrays((-1, 3), np.float64)),
+            **{name: value if name == strange else SOLVED[name] for name in HAND_ARRAYS})
 
 
 @examples(150)
