@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -31,15 +32,19 @@ one_thread()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from peers import mano_numpy, mano_torch, nano_motions, smplx_mano, tokenizer_onnx, tokenizer_vq  # noqa: E402
+from peers import mano_plain, manotorch_mano, nano_motions, smplx_mano, tokenizer_onnx, tokenizer_vq  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 import beingh0_edge  # noqa: E402
 from beingh0_edge import HandModel, MotionTokenizer, _kernels, features, rotations  # noqa: E402
 from beingh0_edge.files import write_json  # noqa: E402
+from beingh0_edge.hand_model import TIP_VERTICES, HandPoints  # noqa: E402
 from beingh0_edge.train.grq import MotionArgs, MotionVQ  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))
+import numpy_reference  # noqa: E402
+
 ASSETS = Path(beingh0_edge.__file__).parent / "assets"
 HAND = ASSETS / "hands" / "synthetic_right.npz"
 STORAGES = ("float32", "bfloat16", "int8")
@@ -55,6 +60,9 @@ JOINT_FLOPS = 2 * 135 * 15 + 16 * (45 + 63 + 18) + 5 * (4 * 24 + 21)
 BF16 = "pairs" if _kernels.isa() == "avx512bf16" else "fma"
 MESH_PRODUCT = {"float32": "fma", "bfloat16": BF16, "int8": "pairs"}
 TOLERANCE_M, TOLERANCE_RELATIVE = 2e-6, 1e-5
+# Of smaller numbers: a few times the largest error that is measured, to find what is wrong and not what is rounded.
+MESH_TOLERANCE_M = {"float32": TOLERANCE_M, "bfloat16": 1e-4, "int8": 3e-4}
+DECODE_TOLERANCE = {"float32": TOLERANCE_RELATIVE, "bfloat16": 0.02, "int8": 0.04}
 
 
 @dataclass
@@ -124,58 +132,44 @@ def binding(seconds: float) -> list[Row]:
 
 def mano(probe: Probe, options: argparse.Namespace) -> tuple[list[Row], str]:
     arrays = {name: value for name, value in np.load(HAND).items() if value.dtype.kind in "fiu"}
-    peers = [smplx_mano(HAND), mano_numpy(arrays), mano_torch(arrays), mano_torch(arrays, keypoints=True)]
+    peers = {"numpy": mano_plain(arrays, np), "torch": mano_plain(arrays, torch),
+             "smplx": smplx_mano(HAND), "manotorch": manotorch_mano(arrays)}
+    if options.compile:
+        peers["torch.compile"] = torch.compile(peers["torch"], dynamic=False)
     hands = {name: HandModel.load(HAND, pose_blends=name) for name in STORAGES}  # type: ignore[arg-type]
-    found = [mano_batch(batch, probe, options, peers, hands) for batch in MANO_BATCHES]
+    found = [mano_batch(batch, probe, options, {name: peer for name, peer in peers.items() if peer}, hands, arrays)
+             for batch in MANO_BATCHES]
     return [row for rows, _ in found for row in rows], found[0][1]
 
 
-def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: list[Any],
-               hands: dict[str, HandModel]) -> tuple[list[Row], str]:
-    pose = np.random.default_rng(batch).normal(0, 0.4, (batch, 48)).astype(np.float32)
-    tensor = torch.from_numpy(pose)
-    outs = {name: hand.forward(pose, vertices=True, jacobian=True) for name, hand in hands.items()}
-    exact, hand = outs["float32"], hands["float32"]
-    smplx, in_numpy, in_torch, keypoints = peers
-    calls: dict[str, Callable[[], Any]] = {"numpy": lambda: in_numpy(pose), "torch": lambda: in_torch(tensor)}
-    if smplx is not None:
-        calls["smplx"] = lambda: smplx(tensor)
-    if options.compile:
-        compiled = torch.compile(in_torch, dynamic=False)
-        calls["torch.compile"] = lambda: compiled(tensor)
-    for name, call in calls.items():  # compare first
-        error = np.abs(np.asarray(call()) - mano_frame(exact.vertices, hand)).max()
-        assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
-    flat, betas, joints = pose.reshape(-1, 16, 3), np.zeros(10, np.float32), exact.joints
+def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: dict[str, Callable[[Any], Any]],
+               hands: dict[str, HandModel], arrays: dict[str, np.ndarray]) -> tuple[list[Row], str]:
+    rng = np.random.default_rng(batch)
+    pose = rng.normal(0, 0.4, (batch, 48)).astype(np.float32)
+    tensor, flat, betas = torch.from_numpy(pose), pose.reshape(-1, 16, 3), np.zeros(10, np.float32)
     matrices = rotations.axis_angle_to_matrix(flat)
-    rot6d = rotations.matrix_to_rot6d(matrices)
+    calls: dict[str, Callable[[], Any]] = {
+        name: partial(peer, pose if name == "numpy" else tensor) for name, peer in peers.items()}
+    outs: dict[str, HandPoints] = {}
 
-    def kernel(rotated: np.ndarray, kind: str, jacobian: np.ndarray | None = None, storage: str = "float32",
-               vertices: np.ndarray | None = None) -> Callable[[], None]:
-        call = hands[storage]._kernel.forward
-        return lambda: call(rotated, betas, None, kind, False, True, 0, joints, vertices, jacobian)
+    def method(name: str, storage: str = "float32", **asked: bool) -> None:
+        out = outs[name] = hands[storage].forward(pose, **asked)  # type: ignore[arg-type]
+        calls[name] = partial(hands[storage].forward, pose, **asked, out=out)  # type: ignore[arg-type]
 
-    calls |= {
-        "beingh0 joints": lambda: hand.forward(pose, out=exact),
-        "beingh0 joints, kernel": kernel(flat, "axis_angle"),
-        "beingh0 joints, kernel, 6D": kernel(rot6d, "rot6d_interleaved"),
-        "beingh0 joints, kernel, matrices": kernel(matrices, "matrix"),
-        "beingh0 joints, kernel, and Jacobian": kernel(flat, "axis_angle", exact.jacobian)}
-    points = keypoints(tensor).numpy()
-    points -= points[:, :1]
-    few = min(batch, MANO_BATCHES[1])
-    with torch.enable_grad():  # of one hand's points by that hand's pose
-        slope = torch.func.vmap(torch.func.jacrev(lambda one: (at := keypoints(one[None])[0]) - at[:1]))(tensor[:few])
-    for name in [name for name in calls if name.startswith("beingh0 joints")]:
-        joints[:] = np.nan
-        calls[name]()
-        error = np.abs(joints - points).max()
-        assert error < TOLERANCE_M, f"{name}, batch {batch}: {error} m"
-    error = np.abs(exact.jacobian[:few] - slope.numpy()).max()
-    assert error < TOLERANCE_M, f"Jacobian, batch {batch}: {error} m / rad"
+    def kernel(name: str, rotated: np.ndarray, kind: str, storage: str = "float32", **asked: bool) -> None:
+        out = outs[name] = hands[storage].forward(pose, **asked)  # type: ignore[arg-type]
+        calls[name] = partial(hands[storage]._kernel.forward, rotated, betas, None, kind, False, True, 0, out.joints,
+                              out.vertices, out.jacobian)
+
+    method("beingh0 joints")
+    kernel("beingh0 joints, kernel", flat, "axis_angle")
+    kernel("beingh0 joints, kernel, 6D", rotations.matrix_to_rot6d(matrices), "rot6d_interleaved")
+    kernel("beingh0 joints, kernel, matrices", matrices, "matrix")
+    kernel("beingh0 joints, kernel, and Jacobian", flat, "axis_angle", jacobian=True)
     for name in STORAGES:
-        calls[f"beingh0 mesh, {name}"] = partial(hands[name].forward, pose, vertices=True, out=outs[name])
-        calls[f"beingh0 mesh, {name}, kernel"] = kernel(flat, "axis_angle", None, name, outs[name].vertices)
+        method(f"beingh0 mesh, {name}", name, vertices=True)
+        kernel(f"beingh0 mesh, {name}, kernel", flat, "axis_angle", name, vertices=True)
+    compare(calls, outs, pose, arrays, rng.normal(size=48))
     calls |= probe.contenders([*MESH_BYTES.values(), JOINT_BYTES])
     timings = race(calls, options.seconds, max(3e-4, 1e-5 * batch))  # as long as a call: disturbed alike
     rows = []
@@ -192,11 +186,42 @@ def mano_batch(batch: int, probe: Probe, options: argparse.Namespace, peers: lis
     return rows, probe.text(timings)
 
 
-def mano_frame(vertices: np.ndarray | None, hand: HandModel) -> np.ndarray:
-    """Our mesh as the peers place it: not wrist-centred."""
-    assert vertices is not None
-    wrist = hand.forward(np.zeros(48), center=False).joints[0]
-    return vertices + wrist
+def compare(calls: dict[str, Callable[[], Any]], outs: dict[str, HandPoints], pose: np.ndarray,
+            arrays: dict[str, np.ndarray], direction: np.ndarray) -> None:
+    """Every contender with the float64 reference of the tests, Jacobians with its finite differences.
+
+    They differentiate along one direction, in which all 48 numbers of a pose take part. The peers do not put the
+    wrist at the origin.
+    """
+    arrays = {name: value.astype(np.float64) for name, value in arrays.items()}
+    direction, step = direction / np.linalg.norm(direction), 1e-5
+
+    def reference(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        turns = numpy_reference.axis_angle_to_matrix(angles.reshape(-1, 16, 3))
+        hands = [numpy_reference.hand(arrays, turn, np.zeros(10), TIP_VERTICES["manotorch"]["right"])
+                 for turn in turns]
+        return np.array([points for points, _ in hands]), np.array([mesh for _, mesh in hands])
+
+    (points, mesh), ahead, behind = (reference(pose + sign * step * direction) for sign in (0, 1, -1))
+    slope, wrist = (ahead[0] - behind[0]) / (2 * step), points[:, :1]
+
+    def same(name: str, found: Any, expected: np.ndarray, tolerance: float = TOLERANCE_M) -> None:
+        error = np.abs(np.asarray(found) - expected).max()
+        assert error < tolerance, f"{name}, batch {len(pose)}: {error} m"
+
+    for name, call in calls.items():
+        if (out := outs.get(name)) is None:
+            same(name, call(), mesh)
+            continue
+        for array in (out.joints, out.vertices, out.jacobian):
+            if array is not None:
+                array.fill(np.nan)
+        call()
+        same(name, out.joints, points - wrist)
+        if out.vertices is not None:
+            same(name, out.vertices, mesh - wrist, MESH_TOLERANCE_M[name.split(", ")[1]])
+        if out.jacobian is not None:
+            same(name, out.jacobian @ direction, slope)
 
 
 # ---- tokenizer ----
@@ -253,7 +278,8 @@ def search_flops(args: MotionArgs) -> float:
 def tokenizer(probe: Probe, options: argparse.Namespace) -> tuple[list[Row], str]:
     with tempfile.TemporaryDirectory() as folder:
         ours = {name: official(name, Path(folder) / name) for name in STORAGES}
-    onnx, vq = tokenizer_onnx(ours["float32"][1]), [tokenizer_vq(model) for model in ours["float32"][1]]
+        onnx = tokenizer_onnx([Path(folder) / "float32" / part for part in ("wrist", "finger")])
+    vq = [tokenizer_vq(model) for model in ours["float32"][1]]
     rows, text = [], ""
     for batch in (1, 16):
         rng = np.random.default_rng(batch)
@@ -275,15 +301,15 @@ def decode(ids: np.ndarray, probe: Probe, options: argparse.Namespace, ours: Our
     exact, batch = exact_tokenizer.decode(ids), len(ids)
     calls: dict[str, Callable[[], Any]] = {
         "torch": lambda: np.concatenate([m.decode(i) for m, i in zip(models, parts, strict=True)], -1),
-        "ONNX Runtime": lambda: onnx(parts)}
+        "ONNX Runtime": partial(onnx, ids.astype(np.int64))}
     if options.compile:
         compiled = [torch.compile(model.decode, dynamic=False) for model in models]
         calls["torch.compile"] = lambda: np.concatenate([m(i) for m, i in zip(compiled, parts, strict=True)], -1)
-    for name, call in calls.items():  # compare first
-        error = np.abs(call() - exact).max() / np.abs(exact).max()
-        assert error < TOLERANCE_RELATIVE, f"{name}: {error}"
     out = np.empty_like(exact)
     calls |= {f"beingh0 {name}": partial(ours[name][0].decode, ids, out=out) for name in STORAGES}
+    for name, call in calls.items():  # compare first
+        error = np.abs(call() - exact).max() / np.abs(exact).max()
+        assert error < DECODE_TOLERANCE.get(name.split()[-1], TOLERANCE_RELATIVE), f"{name}: {error}"
     timings = race(calls | probe.contenders([size for _, _, size in ours.values()]), options.seconds, 2e-3 * batch)
     counts = np.array([flops(m.decoder, m.args.positions) for m in models]).sum(0) * batch
     rows = []
@@ -305,18 +331,17 @@ def encode(ids: np.ndarray, probe: Probe, options: argparse.Namespace, ours: Our
         return lambda: np.concatenate([encode(x).numpy() for encode, x in zip(encoders, parts, strict=True)], 1)
 
     peers: dict[str, Callable[[], np.ndarray]] = {
-        "torch": both([model.encode for model in models]), "ONNX Runtime": lambda: onnx(parts)}
+        "torch": both([model.encode for model in models]), "ONNX Runtime": partial(onnx, exact)}
     if options.compile:
         peers["torch.compile"] = both([torch.compile(model.encode, dynamic=False) for model in models])
     if with_vq := [encode for encode in vq if encode is not None]:
         peers["torch, vector-quantize-pytorch"] = both(with_vq)
     mine = {f"beingh0 {name}": partial(ours[name][0].encode, *(part.numpy() for part in parts)) for name in STORAGES}
     found = mine["beingh0 float32"]()
-    offset = np.repeat([0, 512], 64)  # of each part's ids
-    same = {name: float((call() + offset == found).mean()) for name, call in peers.items()}
-    same |= {name: float((call() == found).mean()) for name, call in mine.items()}
-    for name in peers:  # two rows as near as rounding differ
-        assert same[name] > 0.99, f"{name}: {same[name]:.2%} of ids equal"
+    # torch counts each part's ids from 0
+    same = {name: float((call() % 512 == found % 512).mean()) for name, call in (peers | mine).items()}
+    for name in same:  # two rows as near as rounding differ, and then those of the levels below
+        assert same[name] > (0.9 if name in mine else 0.99), f"{name}: {same[name]:.2%} of ids equal"
     sizes = {name: sum(kernel.weight_bytes(encoder=True) + tokenizer.codebook(i).nbytes
                        for i, kernel in enumerate(tokenizer._kernels)) for name, (tokenizer, _, _) in ours.items()}
     timings = race(peers | mine | probe.contenders(list(sizes.values())), options.seconds, 2e-3 * batch)
@@ -428,6 +453,10 @@ def targets(rows: list[Row], errors: dict[str, float]) -> list[Goal]:
     at_most("binding, a forward of no hands", 1, empty.timing.median, " us")
     at_least("MANO joints, kernel, batch 1, against smplx", 300,
              faster("MANO", "beingh0 joints, kernel", "smplx", 1))
+    at_least("MANO joints, HandModel.forward, batch 1, against smplx", 300,
+             faster("MANO", "beingh0 joints", "smplx", 1))
+    if ratio := faster("MANO", "beingh0 joints, kernel", "smplx", 1):
+        at_most("MANO joints, kernel, batch 1, where smplx takes 300 us", 1.5, 300 / ratio, " us")
     at_least("MANO mesh, float32, batch 1, against smplx", 18, faster("MANO", "beingh0 mesh, float32", "smplx", 1))
     at_most("MANO mesh, float32, kernel, batch 1, over its bound", 1.2,
             over_bound("MANO", "beingh0 mesh, float32, kernel", 1))
@@ -489,7 +518,8 @@ def report(machine: dict[str, str], rows: list[Row], errors: dict[str, float], g
         "in the same turns. What fits into a cache is read again and again and comes from there: of this machine, a "
         "mesh's pose blends from L2 and what does not fit from L3, a tokenizer's weights from L3 and "
         "memory, in huge pages. Ratios are medians of the ratios within one round; of those over a bound the worse of "
-        "that and best over best is held against the target. Results are compared first (2e-6 m, 1e-5 relative) and "
+        "that and best over best is held against the target. All results are compared first (hands with the "
+        "tests' numpy, 2e-6 m and 2e-6 m per radian; features 1e-5 relative; ids; smaller weights more loosely) and "
         "timed second. *kernel* is the compiled function called from Python, the other rows the public Python methods.",
         "",
         "## Against the targets", "", "| what | wanted | reached | |", "|---|---|---|---|"]
@@ -516,7 +546,7 @@ def report(machine: dict[str, str], rows: list[Row], errors: dict[str, float], g
 def ratios(rows: list[Row]) -> list[str]:
     at = {(row.who, row.batch, row.what): row.timing for row in rows}
     pairs = [(f"MANO {name}, batch {batch}", (who, batch, "MANO"), (f"beingh0 {ours}", batch, "MANO"))
-             for batch in MANO_BATCHES for who in ("smplx", "torch.compile") for name, ours in
+             for batch in MANO_BATCHES for who in ("smplx", "manotorch", "torch.compile") for name, ours in
              (("joints", "joints, kernel"), ("joints through HandModel", "joints"), ("mesh", "mesh, float32"))]
     for batch in (1, 16):
         what = "GRQ decode"
