@@ -453,8 +453,6 @@ def targets(rows: list[Row], errors: dict[str, float]) -> list[Goal]:
     at_most("binding, a forward of no hands", 1, empty.timing.median, " us")
     at_least("MANO joints, kernel, batch 1, against smplx", 300,
              faster("MANO", "beingh0 joints, kernel", "smplx", 1))
-    at_least("MANO joints, HandModel.forward, batch 1, against smplx", 300,
-             faster("MANO", "beingh0 joints", "smplx", 1))
     if ratio := faster("MANO", "beingh0 joints, kernel", "smplx", 1):
         at_most("MANO joints, kernel, batch 1, where smplx takes 300 us", 1.5, 300 / ratio, " us")
     at_least("MANO mesh, float32, batch 1, against smplx", 18, faster("MANO", "beingh0 mesh, float32", "smplx", 1))
