@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beingh0_edge import HandModel, rotations
+from beingh0_edge._kernels import rotation_about
 from beingh0_edge.train.hand_surface import (
     FINGERS,
     SKELETON_MM,
@@ -64,14 +66,10 @@ POSES_DEG: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 def rotation_matrices(rotvec_rad: Points) -> Points:
-    """Rodrigues' formula: float64[N, 3] to float64[N, 3, 3]."""
-    angle = np.linalg.norm(rotvec_rad, axis=1)[:, None, None]
-    axis = rotvec_rad / np.maximum(angle[:, :, 0], 1e-12)
-    cross = np.zeros((len(rotvec_rad), 3, 3))
-    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
-    cross[:, 1, 0], cross[:, 2, 0], cross[:, 2, 1] = axis[:, 2], -axis[:, 1], axis[:, 0]
-    turns: Points = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
-    return turns
+    """float64[N, 3] to float64[N, 3, 3]; `rotations` rounds to float32, which blend shapes in float16 would show."""
+    angles = np.linalg.norm(rotvec_rad, axis=1)
+    return np.array([rotation_about(rotvec / angle if angle else np.array([1.0, 0.0, 0.0]), angle)
+                     for rotvec, angle in zip(rotvec_rad, angles, strict=True)])
 
 
 def skin_weights(surface: Surface, vertices: Points, faces: Faces) -> Values:
@@ -223,22 +221,6 @@ def shape_blend_shapes(vertices: Points, joints: Points, weights: Values) -> Val
     return np.stack([np.asarray(field) for field in fields], axis=2)
 
 
-def posed(model: dict[str, Any], theta_rad: Values) -> Points:
-    """The mesh of one finger pose (45 axis-angle values, wrist at rest), centred on the wrist:
-    float64[778, 3].
-    """
-    turns = np.concatenate([np.eye(3)[None], rotation_matrices(np.asarray(theta_rad).reshape(15, 3))])
-    rest = model["v_template"] + model["posedirs"].astype(np.float64) @ (turns[1:] - np.eye(3)).ravel()
-    joints = model["J_regressor"] @ model["v_template"]
-    rotation, origin = [turns[0]], [joints[0]]
-    for j in range(1, JOINTS):
-        parent = PARENTS[j]
-        rotation.append(rotation[parent] @ turns[j])
-        origin.append(origin[parent] + rotation[parent] @ (joints[j] - joints[parent]))
-    moved = np.stack([(rest - joints[j]) @ rotation[j].T + origin[j] for j in range(JOINTS)], axis=1)
-    return np.asarray((model["weights"][:, :, None] * moved).sum(axis=1) - joints[0])
-
-
 def pose_theta_rad(degrees: dict[str, tuple[float, ...]]) -> Values:
     """One row of POSES_DEG as MANO's theta for the right hand, float64[45]."""
     axes = flexion_axes()
@@ -248,16 +230,9 @@ def pose_theta_rad(degrees: dict[str, tuple[float, ...]]) -> Values:
         flexion = np.radians(angles if finger != "thumb" else (angles[0], *angles[2:]))
         theta[first:first + 3] = flexion[:, None] * axes[first:first + 3]
         if finger == "thumb":
-            theta[first] = _after(np.array([np.radians(angles[1]), 0.0, 0.0]), theta[first])
+            towards, bend = rotation_matrices(np.array([[np.radians(angles[1]), 0.0, 0.0], theta[first]]))
+            theta[first] = rotations.matrix_to_axis_angle(towards @ bend)
     return theta.ravel()
-
-
-def _after(second: Points, first: Points) -> Points:
-    """Rotation vector of turning by `first`, then by `second` (angles below pi)."""
-    turn = rotation_matrices(second[None])[0] @ rotation_matrices(first[None])[0]
-    axis = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2.0
-    sine, cosine = float(np.linalg.norm(axis)), (float(np.trace(turn)) - 1.0) / 2.0
-    return axis * (np.arctan2(sine, cosine) / sine if sine > 1e-12 else 1.0)
 
 
 def _vertex_order(surface: Surface, vertices: Points, weights: Values) -> Indices:
@@ -322,9 +297,8 @@ def build_right() -> dict[str, npt.NDArray[Any]]:
         "side": np.array("right"),
         "builder_version": np.array(BUILDER_VERSION),
     }
-    half_closed = posed(model, poses[names.index("grasp")])
-    fingers = (half_closed[TIPS_MANOTORCH["index"]] + half_closed[TIPS_MANOTORCH["middle"]]) / 2
-    grasp_point = (half_closed[TIPS_MANOTORCH["thumb"]] + fingers) / 2
+    half_closed = HandModel(model).forward(np.concatenate([np.zeros(3), poses[names.index("grasp")]])).joints
+    grasp_point = (half_closed[4] + (half_closed[8] + half_closed[12]) / 2) / 2  # thumb's, index's, middle's tip
     model["grasp_point_wrist_m"] = grasp_point.astype(np.float32)
     return model
 
