@@ -21,8 +21,8 @@ namespace {
 constexpr float kRelative = 1e-5f, kMetres = 2e-6f;  // as the Python goldens
 constexpr float kSlope = 1e-5f;  // metres per radian: float32 keypoints of 1e-8 m over a step of 8e-3 rad
 constexpr float kTurn = 2e-6f;   // some roundings of numbers up to pi
-constexpr float kSmall[kStorages] = {kRelative, 5e-3f, 1e-2f};
-constexpr float kMesh[kStorages] = {kMetres, 1e-4f, 2e-4f};
+constexpr float kSmall[kStorages] = {kRelative, 2e-2f, 1e-2f};
+constexpr float kMesh[kStorages] = {kMetres, 5e-4f, 2e-4f};
 
 struct Record {
     std::string name;
