@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules it brings
     "hand": ("skimage", "scipy"),
     "bench": ("torch", "smplx", "dex_retargeting"),
     "clients": ("dynamixel_sdk", "minimalmodbus", "pymodbus", "can", "ah_wrapper", "bc_stark_sdk"),
+    "mujoco": ("robosuite", "gymnasium_robotics", "mujoco"),
     "test": ("pytest", "pytest_timeout", "hypothesis"),
 }
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "llama-cpp-python", "onnxruntime", "tokenizers",
