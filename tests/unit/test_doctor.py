@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from beingh0_edge import _kernels
 from beingh0_edge.cli import _EXTRA_OF, doctor
 from beingh0_edge.cli.doctor import Finding, Machine
 
@@ -137,6 +139,39 @@ def test_the_json_report_holds_every_finding_of_this_machine():
     assert facts["ready"] == all(finding["state"] != "problem" for finding in facts["findings"])
     assert {finding["section"] for finding in facts["findings"]} == {
         "system", "processor", "accelerators", "engines", "package", "ports", "can", "real time"}
+
+
+@pytest.fixture
+def _the_best_isa_again():
+    before = _kernels.isa()
+    yield
+    _kernels.use_isa(before)
+
+
+@pytest.mark.usefixtures("_the_best_isa_again")
+@pytest.mark.parametrize("isa", _kernels.available_isas())
+def test_the_instruction_set_printed_is_the_one_in_use(tmp_path, isa):
+    _kernels.use_isa(isa)
+    assert by_name(doctor.examine(Machine(tmp_path)))["kernels"].value == f"built, {isa} path"
+
+
+def kernels_under(isa: str) -> dict[str, str]:
+    """What the doctor says of them in a process with BEINGH0_ISA."""
+    run = subprocess.run([sys.executable, "-m", "beingh0_edge", "doctor", "--json"], capture_output=True, text=True,
+                         env=os.environ | {"BEINGH0_ISA": isa}, check=False)
+    return next(finding for finding in json.loads(run.stdout)["findings"] if finding["name"] == "kernels")
+
+
+@pytest.mark.parametrize("isa", ["", *_kernels.available_isas()])
+def test_the_instruction_set_printed_follows_the_environment(isa):
+    assert kernels_under(isa)["value"] == f"built, {isa or _kernels.available_isas()[0]} path"
+
+
+def test_an_instruction_set_the_machine_lacks_is_a_problem_that_names_those_it_has():
+    found = kernels_under("mmx")
+    assert found["state"] == "problem"
+    assert f"this machine runs {', '.join(_kernels.available_isas())}; got mmx" in found["value"]
+    assert found["hint"] == "unset BEINGH0_ISA"
 
 
 @pytest.mark.skipif(tomllib is None, reason="needs the TOML reader of Python 3.11")

@@ -211,7 +211,8 @@ def _extension(name: str, module: str) -> Finding:
         loaded = import_module(module)
     except ImportError as error:
         return Finding("package", name, "problem", f"does not load: {error}",
-                       "build it again: pip install --force-reinstall --no-deps .")
+                       "unset BEINGH0_ISA" if "BEINGH0_ISA" in str(error)
+                       else "build it again: pip install --force-reinstall --no-deps .")
     instructions = getattr(loaded, "isa", None)
     return Finding("package", name, "ok", f"built, {instructions()} path" if instructions else "built")
 
