@@ -418,8 +418,12 @@ SHADOW_TIPS = {"thumb": "robot0:S_thtip", "index": "robot0:S_fftip", "middle": "
                "ring": "robot0:S_rftip", "little": "robot0:S_lftip"}
 
 
+OTHERS = {"robosuite": importlib.util.find_spec("robosuite"),
+          "gymnasium_robotics": importlib.util.find_spec("gymnasium_robotics")}
+
+
 def package_file(package: str, inner: str) -> Path:
-    found = importlib.util.find_spec(package)
+    found = OTHERS[package]
     if found is None:
         pytest.skip(f"{package} is not installed")
     return Path(found.submodule_search_locations[0]) / inner
